@@ -1,0 +1,1 @@
+"""Pure functions and frozen values; time, ids and randomness arrive as arguments."""

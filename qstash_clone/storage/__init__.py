@@ -1,0 +1,1 @@
+"""Redis: one atomic script per step of a message's life."""

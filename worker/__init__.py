@@ -1,0 +1,1 @@
+"""The delivery side: claims, delivers, settles, promotes."""
