@@ -155,6 +155,11 @@ def _redis_url(text: str) -> str:
         _ = parts.port
     except ValueError:
         raise ValueError("a URL with a port from 1 to 65535") from None
+    if parts.scheme != "unix" and not re.fullmatch(r"(/[0-9]{0,9})?", parts.path):
+        raise ValueError("a URL whose path is the number of a database, or nothing")
+    # Further parameters would reach the client library and could, say, turn its own repeats of scripts back on.
+    if not re.fullmatch(r"(db=[0-9]{1,9})?", parts.query):
+        raise ValueError("a URL without parameters other than db")
     return text
 
 
