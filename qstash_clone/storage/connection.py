@@ -28,6 +28,7 @@ COMMAND_TIMEOUT_S = 10.0
 """Longer than the longest blocking read of a worker, which must end first."""
 OLDEST_VERSION = (6, 2)
 
+_REFUSALS = (AuthenticationError, AuthorizationError, AuthenticationWrongNumberOfArgsError)
 _RANKS: dict[Durability, int] = {"none": 0, "everysec": 1, "always": 2}
 _PROMISES: dict[Durability, str] = {
     "always": "every acknowledged message is on disk (appendfsync always)",
@@ -179,9 +180,10 @@ async def _ask(client: Redis, *command: str) -> dict[str, str]:
     try:
         execute = cast("Callable[..., Awaitable[object]]", client.execute_command)  # pyright: ignore[reportUnknownMemberType]
         reply = await execute(*command)
-    except (AuthenticationError, AuthorizationError, AuthenticationWrongNumberOfArgsError) as error:
-        raise ConfigurationError("Redis refuses the user or the password of REDIS_URL.") from error
-    except (ConnectionError, TimeoutError) as error:
+    except (ConnectionError, TimeoutError, AuthenticationWrongNumberOfArgsError) as error:
+        # While connecting, the library wraps what it was refused for.
+        if isinstance(error.__cause__ or error, _REFUSALS):
+            raise ConfigurationError("Redis refuses the user or the password of REDIS_URL.") from error
         raise StorageUnavailable(f"Redis does not answer: {error}") from error
     if not isinstance(reply, dict):
         return {}
