@@ -1,0 +1,47 @@
+"""The HTTP request that an attempt sends."""
+
+import msgspec
+
+from qstash_clone.domain.header_names import forwardable_name
+from qstash_clone.domain.message import Claim, Headers
+from qstash_clone.ids import format_message_id
+
+_USER_AGENT = "User-Agent"
+_PRODUCT = "Upstash-QStash"
+
+
+class OutgoingRequest(msgspec.Struct, frozen=True):
+    """What goes to the destination; the transport adds only `Host` and `Content-Length`."""
+
+    method: str
+    url: str
+    """Exactly as published."""
+    headers: Headers
+    """Values are bytes decoded as latin-1."""
+    body: bytes
+
+
+def build_request(claim: Claim, body: bytes, signature: str, region: str | None = None) -> OutgoingRequest:
+    """The request of this attempt, see docs/protocol/delivery.md.
+
+    `body` is the whole body (the claim may hold only a part of it), `signature` the token made for it.
+    """
+    message = claim.message
+    headers: list[tuple[str, str]] = []
+    has_user_agent = False
+    for line in message.headers:
+        # Checked when it was published as well, but by the release that ran then.
+        if forwardable_name(line[0].encode("ascii")) is None:
+            continue
+        if line[0] == _USER_AGENT:
+            has_user_agent = True
+        headers.append(line)
+    if not has_user_agent:
+        headers.append((_USER_AGENT, _PRODUCT))
+    headers.append(("Upstash-Signature", signature))
+    headers.append(("Upstash-Message-Id", format_message_id(claim.id)))
+    headers.append(("Upstash-Retried", str(claim.retried)))
+    headers.append(("Upstash-Caller-Ip", message.caller_ip))
+    if region is not None:
+        headers.append(("Upstash-Region", region))
+    return OutgoingRequest(message.method, message.url, tuple(headers), body)
