@@ -1,0 +1,57 @@
+"""Plain Redis commands, with the library's loose types and errors kept in this one place."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Final
+
+import redis.exceptions
+from redis.asyncio import Redis
+
+from qstash_clone.errors import StorageError, StorageFull, StorageUnavailable
+
+Argument = bytes | str | int
+
+RedisError: Final = redis.exceptions.RedisError
+MAY_HAVE_RUN: Final = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError, asyncio.TimeoutError)
+"""After these nobody knows whether the command was executed."""
+FAULTS: Final = (redis.exceptions.RedisError, OSError, asyncio.TimeoutError)
+
+
+def translate(error: Exception) -> StorageError:
+    """A library's exception as one of ours."""
+    text = str(error)
+    if "OOM command not allowed" in text:
+        return StorageFull("Redis is at its memory limit.")
+    return StorageUnavailable(f"Redis cannot be used: {type(error).__name__}: {text[:200]}")
+
+
+class RedisCommands:
+    """Runs commands by name. Replies have the library's shapes; bytes are never decoded."""
+
+    def __init__(self, client: Redis) -> None:
+        self._client: Any = client
+
+    async def send(self, *command: Argument) -> Any:
+        """The reply; raises the library's errors."""
+        return await self._client.execute_command(*command)
+
+    async def ask(self, *command: Argument) -> Any:
+        """The reply; raises `StorageUnavailable` or `StorageFull`."""
+        try:
+            return await self._client.execute_command(*command)
+        except FAULTS as error:
+            raise translate(error) from error
+
+    async def ask_all(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
+        """The replies of several commands sent at once, which other clients' commands may interleave with."""
+        try:
+            async with self._client.pipeline(transaction=False) as pipeline:
+                for command in commands:
+                    pipeline.execute_command(*command)
+                return await pipeline.execute()
+        except FAULTS as error:
+            raise translate(error) from error
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._client.aclose()

@@ -1,0 +1,61 @@
+"""Every key of the store; `docs/reference/redis-keys.md` is the reader's version of this module."""
+
+from typing import Final
+
+from qstash_clone.ids import MessageId
+from qstash_clone.storage.partitions import hash_tag
+
+CONSUMER_GROUP: Final = "workers"
+"""The one consumer group of the ready stream."""
+
+
+class PartitionKeys:
+    """The keys of one partition; all share its hash tag, so that one script may touch any of them."""
+
+    def __init__(self, namespace: str, partition: int, partitions: int) -> None:
+        self.prefix = hash_tag(namespace, partition, partitions).encode()
+        self.meta = self.prefix + b"meta"
+        """hash, for ever: what the partition is.
+
+        `v` storage version, `p` number of partitions, `cap` deliveries at once of all live workers (this
+        partition's share), `ck` and `nk` signing keys, `kr` their revision, `off` ms added to Redis's clock (tests).
+        Written by initialise, heartbeat, leave, rotate_keys.
+        """
+        self.ready = self.prefix + b"ready"
+        """stream, for ever: admitted messages, field `i` = id; the pending list of its group holds the leases.
+
+        Entries are deleted when the message is settled. An entry with field `b` is a doorbell.
+        Written by publish, promote, claim, settle, release, cancel, retry_dead_letter, heartbeat.
+        """
+        self.timers = self.prefix + b"timers"
+        """sorted set, while messages wait: id -> due time in ms. Written by publish, settle, promote, cancel."""
+        self.ring = self.prefix + b"ring"
+        """list, while messages wait: lanes with waiting messages, in the order of their next turn.
+
+        Written by whatever queues or admits.
+        """
+        self.parked = self.prefix + b"parked"
+        """set: lanes with waiting messages that hold as many places as they may; the next release returns them."""
+        self.log = self.prefix + b"log"
+        """stream, retention by age and length: one entry per transition, field `e` = code, id, details."""
+        self.dlq = self.prefix + b"dlq"
+        """stream, retention by age: dead letters, field `i` = id; its entry id is the DLQ id."""
+        self.workers = self.prefix + b"workers"
+        """sorted set: live worker -> time of its last heartbeat in ms. Written by heartbeat and leave."""
+        self.capacity = self.prefix + b"capacity"
+        """hash: live worker -> deliveries it can hold at once. Written by heartbeat and leave."""
+
+    def message(self, message_id: MessageId) -> bytes:
+        """string, until the message is final and its retention over: the record, see `codec`.
+
+        Written by publish, claim, settle, promote, release, cancel, retry_dead_letter; scripts derive it.
+        """
+        return self.prefix + b"m" + message_id
+
+    def lane(self, lane: str) -> bytes:
+        """list, while messages wait: ids in the waiting line of a lane; scripts derive it."""
+        return self.prefix + b"l:" + lane.encode()
+
+    def admitted(self, lane: str) -> bytes:
+        """set, while messages are ready or in flight: ids that hold a place of the lane; scripts derive it."""
+        return self.prefix + b"a:" + lane.encode()

@@ -1,0 +1,161 @@
+--[[
+claim.lua: lease messages: entries already taken by a blocking read, new ones, and those of expired leases.
+
+Counts the claim before the work, so that a message that kills its workers is dead-lettered after `max_claims`.
+
+KEYS
+  1  meta    hash    description of the partition
+  2  ready   stream  work stream
+  3  ring    list    lanes with waiting messages
+  4  parked  set     lanes that hold all they may
+  5  log     stream  transitions
+  6  dlq     stream  dead letters
+ARGV
+  1  version           int
+  2  group             string
+  3  consumer          string  the worker asking
+  4  limit             int     at most this many messages
+  5  lease_ms          int     reclaim entries idle for this long; 0 for none
+  6  max_claims        int
+  7  record_bytes      int     return at most this much of a record, or its fixed part if that is more
+  8  dlq_retention_ms  int
+  9  grace_ms          int     how long a finished message stays readable
+  10  quarantine       bytes   encoded attempt to keep with a message that was claimed too often
+  11+ taken            two per entry: entry id, message id or "" for a doorbell
+DERIVES  record, waiting list and admitted set of each message
+RETURNS
+  {"ok", now ms, current key, next key, rang 0|1, {dead-lettered id, ...}, {fault, ...}, entry id, id, record, ...}
+  {"no_store"} | {"version", stored version}
+COST  O(limit)
+]]
+--@include partition
+--@include record
+--@include log
+--@include lanes
+--@include dead_letter
+local meta, ready, ring, parked, log, dlq = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local version, group, consumer, limit = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local lease_ms, max_claims, record_bytes = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+local dlq_retention_ms, grace_ms, quarantine, first_taken = tonumber(ARGV[8]), tonumber(ARGV[9]), ARGV[10], 11
+
+local partition, refusal = open_partition(meta, version)
+if refusal then
+  return refusal
+end
+redis.call('EXISTS', ring, parked, log, dlq)
+write_when_full(ready, group)
+
+local REPLY_BYTES = 1048576
+local rang, dropped, dead, faults, reply_bytes = 0, 0, {}, {}, 0
+local reply = {'ok', partition.now_ms, partition.current_key, partition.next_key, 0, dead, faults}
+
+-- A fault at one entry leaves that entry pending: it is taken again when its lease is over.
+local function guarded(step, ...)
+  local done, problem = pcall(step, ...)
+  if not done then
+    faults[#faults + 1] = error_text(problem)
+  end
+end
+
+local function drop(entry_id)
+  redis.call('XACK', ready, group, entry_id)
+  redis.call('XDEL', ready, entry_id)
+  dropped = dropped + 1
+end
+
+local function lease(entry_id, id, is_reclaimed)
+  if id == '' then
+    drop(entry_id)
+    rang = 1
+    return
+  end
+  local key = message_key(partition.prefix, id)
+  local record = redis.call('GETRANGE', key, 0, record_bytes - 1)
+  local head = read_head(record)
+  if head and head.fixed_bytes > #record then
+    record = redis.call('GETRANGE', key, 0, head.fixed_bytes - 1)
+  end
+  -- Cancelled while it waited, or an entry that outlived its message.
+  if not head or not (head.state == QUEUED or (is_reclaimed and head.state == ACTIVE)) then
+    drop(entry_id)
+    return
+  end
+  if head.flags == CANCEL_REQUESTED then
+    -- The attempt that was under way was lost or handed back: the cancellation wins.
+    drop(entry_id)
+    release_place(partition, ring, parked, head.lane, id)
+    head.state, head.due_ms = CANCELED, partition.now_ms
+    write_head(key, head)
+    redis.call('PEXPIRE', key, grace_ms)
+    log_event(log, 'X', id)
+    return
+  end
+  head.generation = head.generation + 1
+  if head.claims >= max_claims then
+    drop(entry_id)
+    release_place(partition, ring, parked, head.lane, id)
+    append_attempt(key, partition.now_ms, quarantine)
+    dead_letter(partition, dlq, log, key, id, head, dlq_retention_ms)
+    dead[#dead + 1] = id
+    return
+  end
+  head.claims = head.claims + 1
+  head.state = ACTIVE
+  write_head(key, head)
+  log_event(log, 'A', id)
+  -- A large reply would hold up everybody else: what is over the budget goes without its body.
+  local shown = math.min(#record, head.total_bytes)
+  if reply_bytes + shown > REPLY_BYTES then
+    shown = math.min(shown, head.fixed_bytes)
+  end
+  reply_bytes = reply_bytes + shown
+  reply[#reply + 1] = entry_id
+  reply[#reply + 1] = id
+  reply[#reply + 1] = string.sub(record, 1, 1) .. string.char(ACTIVE) .. string.sub(record, 3, 3)
+    .. struct.pack('>BI4', head.claims, head.generation) .. string.sub(record, 9, shown)
+end
+
+for at = first_taken, #ARGV, 2 do
+  local entry_id, id = ARGV[at], ARGV[at + 1]
+  local pending = redis.call('XPENDING', ready, group, entry_id, entry_id, 1)[1]
+  if pending and pending[2] == consumer then
+    guarded(lease, entry_id, id, false)
+    limit = limit - 1
+  end
+end
+
+if lease_ms > 0 then
+  local start, rounds = '0-0', 0
+  repeat
+    rounds = rounds + 1
+    if limit < 1 then
+      break
+    end
+    local taken = redis.call('XAUTOCLAIM', ready, group, consumer, lease_ms, start, 'COUNT', limit)
+    start = taken[1]
+    for _, entry in ipairs(taken[2]) do
+      -- 6.2 answers false for an entry that was deleted while pending.
+      if entry then
+        local fields = entry[2]
+        guarded(lease, entry[1], fields[1] == 'i' and fields[2] or '', true)
+        limit = limit - 1
+      end
+    end
+  until start == '0-0' or rounds >= 100
+end
+
+if limit > 0 then
+  local streams = redis.call('XREADGROUP', 'GROUP', group, consumer, 'COUNT', limit, 'STREAMS', ready, '>')
+  if streams then
+    for _, entry in ipairs(streams[1][2]) do
+      local fields = entry[2]
+      guarded(lease, entry[1], fields[1] == 'i' and fields[2] or '', false)
+    end
+  end
+end
+
+if dropped > 0 then
+  admit(partition, ready, ring, parked, dropped + 8)
+end
+reply[5] = rang
+return reply

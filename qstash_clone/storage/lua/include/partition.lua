@@ -1,0 +1,39 @@
+--[[
+partition.lua: the first step of every script: is this the store the caller means, and what time is it?
+
+open_partition(meta_key, version) -> partition, refusal
+  refusal is what the script has to return at once: {"no_store"}, or {"version", stored version}.
+]]
+local function open_partition(meta_key, version)
+  local fields = redis.call('HMGET', meta_key, 'v', 'cap', 'off', 'ck', 'nk')
+  if not fields[1] then
+    return nil, {'no_store'}
+  end
+  if fields[1] ~= version then
+    return nil, {'version', fields[1]}
+  end
+  local time = redis.call('TIME')
+  local real_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+  return {
+    prefix = string.sub(meta_key, 1, -5),
+    capacity = tonumber(fields[2]) or 0,
+    now_ms = real_ms + (tonumber(fields[3]) or 0),
+    real_ms = real_ms,
+    current_key = fields[4],
+    next_key = fields[5],
+  }
+end
+
+-- Redis 7 raises a table, 6.2 a string.
+local function error_text(problem)
+  if type(problem) == 'table' then
+    problem = problem.err
+  end
+  return 'error ' .. tostring(problem)
+end
+
+-- Redis lets a script go on writing at its memory limit if its first write is one that frees or only moves. This is
+-- such a write that changes nothing.
+local function write_when_full(ready, group)
+  redis.call('XACK', ready, group, '0-0')
+end

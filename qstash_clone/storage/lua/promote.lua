@@ -1,0 +1,56 @@
+--[[
+promote.lua: move due messages from the timers to their lanes.
+
+KEYS
+  1  meta    hash        description of the partition
+  2  ready   stream      work stream
+  3  timers  sorted set  due times
+  4  ring    list        lanes with waiting messages
+ARGV
+  1  version  int
+  2  limit    int  at most this many
+DERIVES  record, waiting list and admitted set of each message
+RETURNS
+  {"ok", now ms, promoted, next due ms or -1}
+  {"no_store"} | {"version", stored version}
+COST  O(limit log timers)
+]]
+--@include partition
+--@include record
+--@include lanes
+local meta, ready, timers, ring = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local version, limit = ARGV[1], tonumber(ARGV[2])
+
+local partition, refusal = open_partition(meta, version)
+if refusal then
+  return refusal
+end
+
+local function promote(id)
+  local key = message_key(partition.prefix, id)
+  local head = read_head(redis.call('GETRANGE', key, 0, HEAD_AND_LANE_BYTES - 1))
+  if not head or head.state ~= DELAYED then
+    redis.call('ZREM', timers, id)
+    return
+  end
+  local look = look_at_lane(partition, ready, ring, head.lane)
+  redis.call('ZREM', timers, id)
+  head.state = QUEUED
+  write_head(key, head)
+  enqueue(partition, ready, ring, head.lane, look, id)
+end
+
+local promoted, fault = 0, nil
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', timers, '-inf', partition.now_ms, 'LIMIT', 0, limit)) do
+  local done, problem = pcall(promote, id)
+  if done then
+    promoted = promoted + 1
+  else
+    fault = problem
+  end
+end
+if fault and promoted == 0 then
+  return redis.error_reply(error_text(fault))
+end
+local next = redis.call('ZRANGE', timers, 0, 0, 'WITHSCORES')
+return {'ok', partition.now_ms, promoted, tonumber(next[2] or -1)}

@@ -1,0 +1,118 @@
+"""Opens the store: one client, all partitions made ready, and the three views that api and workers use."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from qstash_clone import observability
+from qstash_clone.errors import StoreIncompatible
+from qstash_clone.ids import MessageIdGenerator
+from qstash_clone.settings import Settings
+from qstash_clone.storage.admin_store import RedisAdminStore, new_signing_key
+from qstash_clone.storage.codec import STORAGE_VERSION
+from qstash_clone.storage.commands import RedisCommands
+from qstash_clone.storage.connection import EngineFacts, check_engine, open_client
+from qstash_clone.storage.delivery_store import DeliveryLimits, RedisDeliveryStore
+from qstash_clone.storage.keys import CONSUMER_GROUP, PartitionKeys
+from qstash_clone.storage.publish_store import RedisPublishStore
+from qstash_clone.storage.scripts import Script, ScriptRunner
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Store:
+    """The store as seen by publishers, workers and administrators."""
+
+    publishing: RedisPublishStore
+    delivery: RedisDeliveryStore
+    admin: RedisAdminStore
+    engine: EngineFacts
+    commands: RedisCommands
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self.commands.aclose()
+
+
+async def open_store(settings: Settings, *, client_name: str = "qstash-clone") -> Store:
+    """Connect, check that the engine is safe and the store of this version, and make an empty one ready.
+
+    Raises `ConfigurationError` for an unsafe engine, `StoreIncompatible` for a store of another version or number of
+    partitions, `StorageUnavailable` if Redis does not answer.
+    """
+    client = open_client(settings, client_name=client_name)
+    commands = RedisCommands(client)
+    try:
+        engine = await check_engine(client, settings)
+        keys = [
+            PartitionKeys(settings.key_namespace, partition, settings.partitions)
+            for partition in range(settings.partitions)
+        ]
+        initialise = _initialiser(commands, settings, keys)
+        await initialise()
+        runner = ScriptRunner(commands, initialise)
+        ids = MessageIdGenerator()
+        return Store(
+            publishing=RedisPublishStore(runner, keys, ids),
+            delivery=RedisDeliveryStore(
+                commands,
+                runner,
+                keys,
+                DeliveryLimits(
+                    lease_ms=settings.lease_ms,
+                    max_claims=settings.max_claims,
+                    message_grace_ms=settings.message_grace_ms,
+                    dlq_retention_ms=settings.dlq_retention_ms,
+                    log_retention_ms=settings.log_retention_ms,
+                    log_max_entries=settings.log_max_entries,
+                ),
+            ),
+            admin=RedisAdminStore(commands, runner, keys, ids, message_grace_ms=settings.message_grace_ms),
+            engine=engine,
+            commands=commands,
+        )
+    except BaseException:
+        await commands.aclose()
+        raise
+
+
+def _initialiser(
+    commands: RedisCommands, settings: Settings, keys: list[PartitionKeys]
+) -> Callable[[], Awaitable[None]]:
+    """Makes every partition ready; safe to call again, and from many processes at once."""
+    lock = asyncio.Lock()
+    script = Script("initialise")
+    configured = (settings.current_signing_key or new_signing_key(), settings.next_signing_key or new_signing_key())
+
+    async def initialise() -> None:
+        async with lock:
+            current, following = configured
+            for partition in keys:
+                args = [STORAGE_VERSION, settings.partitions, CONSUMER_GROUP, current, following]
+                reply = await commands.ask("EVAL", script.text, 2, partition.meta, partition.ready, *args)
+                if reply[0] == b"version":
+                    raise StoreIncompatible(
+                        f"The store in Redis has version {reply[1].decode()}, this release reads version"
+                        f" {STORAGE_VERSION}: start the release that wrote it, or set another key namespace."
+                    )
+                _, seeded, partitions, stored_current, stored_next, _ = reply
+                if int(partitions) != settings.partitions:
+                    raise StoreIncompatible(
+                        f"The store was made with {partitions.decode()} partitions, but QSTASH_CLONE_PARTITIONS is"
+                        f" {settings.partitions}: set it to {partitions.decode()}."
+                    )
+                current, following = stored_current.decode(), stored_next.decode()
+                if seeded:
+                    observability.emit(observability.STORE_INITIALISED, partition=partitions.decode())
+            _warn_of_other_keys(settings, current)
+
+    return initialise
+
+
+def _warn_of_other_keys(settings: Settings, stored_current: str) -> None:
+    if settings.current_signing_key and settings.current_signing_key != stored_current:
+        observability.emit(
+            observability.SIGNING_KEYS_DIFFER,
+            level=logging.WARNING,
+            detail="the signing keys in the store were rotated and win over the configured ones",
+        )
