@@ -257,6 +257,6 @@ class _Parser:
         self._depth -= 1
         self._expect(")")
         if not function.min_arguments <= len(arguments) <= function.max_arguments:
-            takes = "two or more" if function.max_arguments == MAX_NODES else str(function.min_arguments)
-            raise ValueError(f"{name} takes {takes} arguments, not {len(arguments)}")
+            takes = {1: "one argument", 2: "two arguments"}.get(function.max_arguments, "two or more arguments")
+            raise ValueError(f"{name} takes {takes}, not {len(arguments)}")
         return Call(function=name, arguments=tuple(arguments))

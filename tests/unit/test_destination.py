@@ -1,3 +1,4 @@
+import contextlib
 from urllib.parse import quote
 
 import pytest
@@ -198,7 +199,5 @@ def test_raw_and_encoded_forms_name_the_same_url(path: str, query: str) -> None:
 
 @given(st.binary(max_size=60), st.binary(max_size=60))
 def test_any_bytes_are_parsed_or_refused(rest: bytes, query: bytes) -> None:
-    try:
+    with contextlib.suppress(InvalidRequest):
         parse_path_destination(rest, query)
-    except InvalidRequest as error:
-        assert str(error)

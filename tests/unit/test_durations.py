@@ -1,3 +1,5 @@
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,8 +30,10 @@ def test_groups_add_up_and_digits_alone_are_seconds(text: str, expected_ms: int)
 
 @pytest.mark.parametrize(
     "text",
-    ["", " ", "s", "5x", "5ms", "5S", "-5s", "-5", "+5s", "1.5s", "1,5s", "5 s", " 5s", "5s ", "1h30", "h1", "5s\n"]
-    + ["٣s", "²", "٣", "1e3s", "0x10", "5s;", "9" * 201, "9" * 5000 + "s"],
+    [
+        *("", " ", "s", "5x", "5ms", "5S", "-5s", "-5", "+5s", "1.5s", "1,5s", "5 s", " 5s", "5s ", "1h30", "h1"),
+        *("5s\n", "\u0663s", "\u00b2", "\u0663", "1e3s", "0x10", "5s;", "9" * 201, "9" * 5000 + "s"),
+    ],
 )
 def test_anything_else_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="a duration"):
@@ -44,7 +48,5 @@ def test_value_is_the_sum_of_the_groups(groups: list[tuple[int, str]]) -> None:
 
 @given(st.text(max_size=30))
 def test_text_is_parsed_or_refused(text: str) -> None:
-    try:
+    with contextlib.suppress(ValueError):
         assert parse_duration_ms(text) >= 0
-    except ValueError:
-        pass

