@@ -19,7 +19,7 @@ STORAGE_VERSION: Final = 1
 RECORD_FORMAT: Final = 1
 MAX_LANE_BYTES: Final = 280
 
-_HEAD: Final = struct.Struct(">BBBBII6s6s6sHII")
+_HEAD: Final = struct.Struct(">BBBBHH6s6s6sBH3sI")
 HEAD_BYTES: Final = _HEAD.size
 _ATTEMPT_HEAD: Final = struct.Struct(">6sI")
 CANCEL_REQUESTED: Final = 1
@@ -40,16 +40,32 @@ def encode_attempt(attempt: AttemptRecord) -> bytes:
     return _encode_message(attempt)
 
 
-def _ms(six_bytes: bytes) -> int:
-    return int.from_bytes(six_bytes, "big")
+def find_lane(lane: bytes, encoded_message: bytes) -> int:
+    """Offset of a host lane's host in the encoded message, or 0 if it does not stand there character for character.
+
+    The destination comes first in the encoding, so its host is within the first bytes.
+    """
+    at = encoded_message.find(lane[2:], 0, len(lane) + 12) if lane.startswith(b"h:") else -1
+    return max(at, 0)
+
+
+def _number(big_endian: bytes) -> int:
+    return int.from_bytes(big_endian, "big")
+
+
+def _bounds(head: tuple[int, ...], meta_bytes: bytes) -> tuple[int, int, int]:
+    """Offsets of the encoded message, of the body, and of the attempts behind it."""
+    *_, lane_at, lane_bytes, _, body_bytes = head
+    meta_at = HEAD_BYTES + (0 if lane_at else lane_bytes)
+    body_at = meta_at + _number(meta_bytes)
+    return meta_at, body_at, body_at + body_bytes
 
 
 def decode_claim(partition: int, entry_id: bytes, message_id: bytes, record: bytes) -> Claim:
     """A claim from what claim.lua returns; its body may be cut where the record was."""
     head = _HEAD.unpack_from(record)
-    _, _, _, claims, generation, retried, due, created, _, lane_bytes, meta_bytes, body_bytes = head
-    meta_at = HEAD_BYTES + lane_bytes
-    body_at = meta_at + meta_bytes
+    _, _, _, claims, generation, retried, due, created, _, _, _, meta_bytes, body_bytes = head
+    meta_at, body_at, body_end = _bounds(head, meta_bytes)
     return Claim(
         partition=partition,
         entry_id=entry_id,
@@ -57,10 +73,10 @@ def decode_claim(partition: int, entry_id: bytes, message_id: bytes, record: byt
         generation=generation,
         retried=retried,
         claims=claims,
-        created_ms=_ms(created),
-        due_ms=_ms(due),
+        created_ms=_number(created),
+        due_ms=_number(due),
         message=_decode_message(memoryview(record)[meta_at:body_at]),
-        body=record[body_at : body_at + body_bytes],
+        body=record[body_at:body_end],
         body_bytes=body_bytes,
     )
 
@@ -68,8 +84,8 @@ def decode_claim(partition: int, entry_id: bytes, message_id: bytes, record: byt
 def body_range(record_head: bytes) -> tuple[int, int]:
     """First and last offset of the body in a record, from its first `HEAD_BYTES`."""
     head = _HEAD.unpack_from(record_head)
-    first = HEAD_BYTES + head[9] + head[10]
-    return first, first + head[11] - 1
+    _, body_at, body_end = _bounds(head, head[11])
+    return body_at, body_end - 1
 
 
 def decode_record(message_id: MessageId, record: bytes) -> StoredMessage:
@@ -77,26 +93,26 @@ def decode_record(message_id: MessageId, record: bytes) -> StoredMessage:
     if len(record) < HEAD_BYTES or record[0] != RECORD_FORMAT:
         raise StorageError(f"The record of {message_id.hex()} has a format that this release cannot read.")
     head = _HEAD.unpack_from(record)
-    _, state, flags, claims, generation, retried, due, created, not_before, lane_bytes, meta_bytes, body_bytes = head
-    lane_end = HEAD_BYTES + lane_bytes
-    meta_end = lane_end + meta_bytes
-    body_end = meta_end + body_bytes
+    _, state, flags, claims, generation, retried, due, created, not_before, lane_at, lane_bytes, meta_bytes, _ = head
+    meta_at, body_at, body_end = _bounds(head, meta_bytes)
+    lane_start = HEAD_BYTES + lane_at
+    lane = record[lane_start : lane_start + lane_bytes].decode()
     last: AttemptRecord | None = None
     for attempt in _attempts(record, body_end):
         last = attempt
     return StoredMessage(
         id=message_id,
-        message=_decode_message(record[lane_end:meta_end]),
-        body=record[meta_end:body_end],
-        lane=record[HEAD_BYTES:lane_end].decode(),
+        message=_decode_message(record[meta_at:body_at]),
+        body=record[body_at:body_end],
+        lane=f"h:{lane}" if lane_at else lane,
         state=_STATES[state],
         cancel_requested=bool(flags & CANCEL_REQUESTED),
         generation=generation,
         claims=claims,
         retried=retried,
-        created_ms=_ms(created),
-        not_before_ms=_ms(not_before),
-        due_ms=_ms(due),
+        created_ms=_number(created),
+        not_before_ms=_number(not_before),
+        due_ms=_number(due),
         last_attempt=last,
     )
 

@@ -6,15 +6,15 @@ from qstash_clone import observability
 from qstash_clone.domain.message import NewMessage
 from qstash_clone.errors import StorageFull, StorageUnavailable
 from qstash_clone.ids import MessageId, MessageIdGenerator
-from qstash_clone.storage.codec import MAX_LANE_BYTES, STORAGE_VERSION, encode_message
+from qstash_clone.storage.codec import MAX_LANE_BYTES, STORAGE_VERSION, encode_message, find_lane
 from qstash_clone.storage.commands import Argument
 from qstash_clone.storage.grouping import Grouper
 from qstash_clone.storage.keys import PartitionKeys
 from qstash_clone.storage.partitions import buckets_of, partition_of
 from qstash_clone.storage.scripts import ScriptRunner
 
-_Encoded = tuple[bytes, int, int, bytes, bytes, bytes]
-"""The six arguments of publish.lua for one message."""
+_Encoded = tuple[bytes, int, int, bytes, int, bytes, bytes]
+"""The seven arguments of publish.lua for one message."""
 
 
 def member_error(word: bytes) -> Exception:
@@ -48,8 +48,9 @@ class RedisPublishStore:
             raise ValueError(f"lane of {len(lane)} bytes")
         not_before_ms = -1 if message.not_before_ms is None else message.not_before_ms
         partition = partition_of(message.id, len(self._keys))
+        encoded = encode_message(message.message)
         await self._groupers[partition].submit(
-            (message.id, message.delay_ms, not_before_ms, lane, encode_message(message.message), message.body)
+            (message.id, message.delay_ms, not_before_ms, lane, find_lane(lane, encoded), encoded, message.body)
         )
 
     def _caller(self, partition: int) -> Callable[[Sequence[_Encoded]], Awaitable[Sequence[Exception | None]]]:
@@ -69,4 +70,4 @@ class RedisPublishStore:
 
 
 def _weigh(encoded: _Encoded) -> int:
-    return len(encoded[4]) + len(encoded[5])
+    return len(encoded[5]) + len(encoded[6])

@@ -90,7 +90,7 @@ local function lease(entry_id, id, is_reclaimed)
     log_event(log, 'X', id)
     return
   end
-  head.generation = head.generation + 1
+  head.generation = (head.generation + 1) % GENERATIONS
   if head.claims >= max_claims then
     drop(entry_id)
     release_place(partition, ring, parked, head.lane, id)
@@ -112,7 +112,7 @@ local function lease(entry_id, id, is_reclaimed)
   reply[#reply + 1] = entry_id
   reply[#reply + 1] = id
   reply[#reply + 1] = string.sub(record, 1, 1) .. string.char(ACTIVE) .. string.sub(record, 3, 3)
-    .. struct.pack('>BI4', head.claims, head.generation) .. string.sub(record, 9, shown)
+    .. struct.pack('>BI2', head.claims, head.generation) .. string.sub(record, 7, shown)
 end
 
 for at = first_taken, #ARGV, 2 do

@@ -11,7 +11,8 @@ KEYS
   5  log     stream      transitions
 ARGV
   1  version  int
-  2+ six per message: id, delay in ms, not before in unix ms or -1, lane, encoded message, body
+  2+ messages  seven each: id, delay in ms, not before in unix ms or -1, lane, offset of the lane's host in the
+               encoded message or 0, encoded message, body
 DERIVES  record, waiting list and admitted set of each message
 RETURNS
   {"ok", word, ...}   one word per message: "stored" or "error <text>"
@@ -33,7 +34,7 @@ local now_ms = partition.now_ms
 local earliest = redis.call('ZRANGE', timers, 0, 0)[1]
 redis.call('XLEN', log)
 
-local function store(id, delay_ms, not_before_ms, lane, encoded, body)
+local function store(id, delay_ms, not_before_ms, lane, lane_at, encoded, body)
   local key = message_key(partition.prefix, id)
   if redis.call('EXISTS', key) == 1 then
     return
@@ -45,8 +46,13 @@ local function store(id, delay_ms, not_before_ms, lane, encoded, body)
   end
   local is_due = due_ms <= now_ms
   local state = is_due and QUEUED or DELAYED
-  local head = new_head(state, due_ms, now_ms, due_ms, lane, encoded, body)
-  redis.call('SET', key, head .. lane .. encoded .. body)
+  if lane_at == 0 then
+    redis.call('SET', key,
+      new_head(state, due_ms, now_ms, due_ms, 0, #lane, #encoded, #body) .. lane .. encoded .. body)
+  else
+    redis.call('SET', key,
+      new_head(state, due_ms, now_ms, due_ms, lane_at, #lane - 2, #encoded, #body) .. encoded .. body)
+  end
   log_event(log, 'C', id)
   if is_due then
     enqueue(partition, ready, ring, lane, look, id)
@@ -56,9 +62,10 @@ local function store(id, delay_ms, not_before_ms, lane, encoded, body)
 end
 
 local reply = {'ok'}
-for at = first, #ARGV, 6 do
+for at = first, #ARGV, 7 do
   local id, delay_ms, not_before_ms = ARGV[at], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
-  local stored, problem = pcall(store, id, delay_ms, not_before_ms, ARGV[at + 3], ARGV[at + 4], ARGV[at + 5])
+  local lane, lane_at, encoded, body = ARGV[at + 3], tonumber(ARGV[at + 4]), ARGV[at + 5], ARGV[at + 6]
+  local stored, problem = pcall(store, id, delay_ms, not_before_ms, lane, lane_at, encoded, body)
   reply[#reply + 1] = stored and 'stored' or error_text(problem)
 end
 

@@ -35,7 +35,7 @@ local function release(entry_id, id, generation)
   redis.call('XLEN', ready)
   redis.call('XACK', ready, group, entry_id)
   redis.call('XDEL', ready, entry_id)
-  head.generation = head.generation + 1
+  head.generation = (head.generation + 1) % GENERATIONS
   head.claims = head.claims - 1
   head.state = QUEUED
   write_head(key, head)

@@ -48,9 +48,8 @@ end
 
 local look = look_at_lane(partition, ready, ring, old.lane)
 redis.call('XLEN', log)
-local lane_bytes, meta_bytes, body_bytes = struct.unpack('>I2I4I4', record, 31)
 local now_ms = partition.now_ms
-local head = struct.pack(HEAD, FORMAT, QUEUED, 0, 0, 0, 0, now_ms, now_ms, now_ms, lane_bytes, meta_bytes, body_bytes)
+local head = new_head(QUEUED, now_ms, now_ms, now_ms, old.lane_at, old.lane_bytes, old.meta_bytes, old.body_bytes)
 redis.call('SET', new_key, head .. string.sub(record, HEAD_BYTES + 1, old.total_bytes))
 log_event(log, 'C', new_id)
 redis.call('XDEL', dlq, entry)

@@ -1,24 +1,30 @@
 --[[
 record.lua: the fixed head of a message record, see docs/reference/redis-keys.md.
 
-offset  0 format | 1 state | 2 flags | 3 claims | 4 generation | 8 attempts that ended | 12 due ms | 18 created ms
-       24 not before ms | 30 length of lane | 32 length of meta | 36 length of body | 40 lane, meta, body, attempts
+offset  0 format | 1 state | 2 flags | 3 claims | 4 generation | 6 attempts that ended | 8 due ms | 14 created ms
+       20 not before ms | 26 place of the lane | 27 length of lane | 29 length of meta | 32 length of body
+       36 lane, meta, body, attempts
+
+The lane of a plain destination is "h:" and its host, which stands in the destination already: then its place is the
+offset of the host in meta, and nothing is stored for it. Place 0: the lane stands between head and meta.
 ]]
-local HEAD = '>BBBBI4I4I6I6I6I2I4I4'
-local HEAD_BYTES = 40
+local HEAD = '>BBBBI2I2I6I6I6BI2I3I4'
+local HEAD_BYTES = 36
 local FORMAT = 1
 local CANCEL_REQUESTED = 1
 local DELAYED, QUEUED, ACTIVE = 116, 113, 97 -- t, q, a
 local DELIVERED, FAILED, CANCELED = 100, 102, 99 -- d, f, c
 -- Enough for the head and the longest lane; longer lanes are refused by the caller.
-local HEAD_AND_LANE_BYTES = 40 + 280
+local HEAD_AND_LANE_BYTES = HEAD_BYTES + 320
+local GENERATIONS = 65536
 
 local function message_key(prefix, id)
   return prefix .. 'm' .. id
 end
 
-local function new_head(state, due_ms, created_ms, not_before_ms, lane, meta, body)
-  return struct.pack(HEAD, FORMAT, state, 0, 0, 0, 0, due_ms, created_ms, not_before_ms, #lane, #meta, #body)
+local function new_head(state, due_ms, created_ms, not_before_ms, lane_at, lane_bytes, meta_bytes, body_bytes)
+  return struct.pack(HEAD, FORMAT, state, 0, 0, 0, 0, due_ms, created_ms, not_before_ms, lane_at, lane_bytes,
+    meta_bytes, body_bytes)
 end
 
 -- bytes: at least HEAD_AND_LANE_BYTES of a record. nil for a record that is not there or not of this format.
@@ -27,19 +33,25 @@ local function read_head(bytes)
     return nil
   end
   local head = {}
-  local _, lane_bytes, meta_bytes, body_bytes
+  local _, lane_at, lane_bytes
   _, head.state, head.flags, head.claims, head.generation, head.attempts, head.due_ms, head.created_ms,
-    head.not_before_ms, lane_bytes, meta_bytes, body_bytes = struct.unpack(HEAD, bytes)
-  head.lane = string.sub(bytes, HEAD_BYTES + 1, HEAD_BYTES + lane_bytes)
-  head.total_bytes = HEAD_BYTES + lane_bytes + meta_bytes + body_bytes
-  head.fixed_bytes = HEAD_BYTES + lane_bytes + meta_bytes
+    head.not_before_ms, lane_at, lane_bytes, head.meta_bytes, head.body_bytes = struct.unpack(HEAD, bytes)
+  if lane_at == 0 then
+    head.lane = string.sub(bytes, HEAD_BYTES + 1, HEAD_BYTES + lane_bytes)
+    head.fixed_bytes = HEAD_BYTES + lane_bytes + head.meta_bytes
+  else
+    head.lane = 'h:' .. string.sub(bytes, HEAD_BYTES + lane_at + 1, HEAD_BYTES + lane_at + lane_bytes)
+    head.fixed_bytes = HEAD_BYTES + head.meta_bytes
+  end
+  head.lane_at, head.lane_bytes = lane_at, lane_bytes
+  head.total_bytes = head.fixed_bytes + head.body_bytes
   return head
 end
 
 -- Everything that changes in a record, in one write.
 local function write_head(key, head)
   redis.call('SETRANGE', key, 1,
-    struct.pack('>BBBI4I4I6', head.state, head.flags, head.claims, head.generation, head.attempts, head.due_ms))
+    struct.pack('>BBBI2I2I6', head.state, head.flags, head.claims, head.generation, head.attempts, head.due_ms))
 end
 
 -- attempt: an encoded AttemptRecord, kept behind the record.
