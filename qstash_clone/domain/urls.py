@@ -17,10 +17,10 @@ MAX_URL_CHARACTERS = 16_384
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _SCHEME = re.compile(r"https?://", re.IGNORECASE | re.ASCII)
 _AUTHORITY = r"[a-zA-Z0-9_.\-\[\]:]+"
-_REST = r"[/?][!-\"$-\[\]-~]*"
-"""Visible ASCII without `#` and `\\`: goes on the wire as it is and means the same to every parser."""
+_REST = r"[/?][!$-;=?-\[\]-~]*"
+"""Visible ASCII without `#`, `\\`, `"`, `<` and `>`: goes on the wire as it is and means the same to every parser."""
 _URL = re.compile(rf"([hH][tT][tT][pP][sS]?://{_AUTHORITY})(?:{_REST})?")
-_REFUSED_CHARACTER = re.compile(r"[^!-\[\]-~]")
+_REFUSED_CHARACTER = re.compile(r"[^!#-;=?-\[\]-~]")
 _ORIGIN = re.compile(r"(https?)://(?:([^:\[\]]+)|\[([0-9a-f:.]+)\])(?::([1-9][0-9]{0,4}))?")
 _NAME = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\.?")
 _MAX_NAME_CHARACTERS = 253
@@ -52,6 +52,7 @@ def has_http_scheme(text: str) -> bool:
 def origin_of(url: str) -> Origin:
     """Check an absolute http(s) URL and return where it leads; see docs/protocol/destinations.md.
 
+    An accepted URL is visible ASCII without quotes and backslashes: it needs no escapes in JSON.
     Raises `ValueError` whose text says what is wrong with it, made to follow `invalid destination url: `.
     """
     match = _URL.fullmatch(url)

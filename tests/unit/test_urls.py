@@ -1,4 +1,5 @@
 import contextlib
+import json
 import re
 from ipaddress import IPv4Address, IPv6Address
 from urllib.parse import urlsplit
@@ -26,7 +27,7 @@ from qstash_clone.domain.urls import MAX_URL_CHARACTERS, Origin, has_http_scheme
         ("http://127.0.0.1/", Origin("http", "127.0.0.1", 80, IPv4Address("127.0.0.1"))),
         ("http://[::1]:3000/p", Origin("http", "::1", 3000, IPv6Address("::1"))),
         ("http://[0:0::0:ABCD]", Origin("http", "::abcd", 80, IPv6Address("::abcd"))),
-        ("https://e.com//a//b/../c;d=1/@user:x?q=https://f.com/?a=[]{}|^`<>\"'", Origin("https", "e.com", 443, None)),
+        ("https://e.com//a//b/../c;d=1/@user:x?q=https://f.com/?a=[]{}|^`'*$!", Origin("https", "e.com", 443, None)),
         ("https://" + "a." * 126 + "b", Origin("https", "a." * 126 + "b", 443, None)),
         ("https://e.com:65535", Origin("https", "e.com", 65535, None)),
     ],
@@ -56,6 +57,10 @@ def test_origin_is_where_the_url_leads(url: str, origin: Origin) -> None:
         ("https://evil.com\\.good.com/", 'the character "\\" must be percent-encoded'),
         ("https://e.com/a b", 'the character " " must be percent-encoded'),
         ("https://e.com/\r\nX: y", 'the character "\ufffd" must be percent-encoded'),
+        ('https://e.com/?q="x"', 'the character """ must be percent-encoded'),
+        ("https://e.com/<b>", 'the character "<" must be percent-encoded'),
+        ("https://e.com/?a>b", 'the character ">" must be percent-encoded'),
+        ('https://"e.com/', 'the character """ must be percent-encoded'),
         ("https://e.com/\t", 'the character "\ufffd" must be percent-encoded'),
         ("https://e.com/\x7f", 'the character "\ufffd" must be percent-encoded'),
         ("https://e.com/\x00", 'the character "\ufffd" must be percent-encoded'),
@@ -162,3 +167,11 @@ def test_other_parsers_agree_on_every_accepted_url(scheme: str, rest: str) -> No
 def test_text_is_parsed_or_refused(text: str) -> None:
     with contextlib.suppress(ValueError):
         assert origin_of(text).port > 0
+
+
+@given(st.text(alphabet=st.characters(max_codepoint=255), max_size=20))
+def test_an_accepted_url_is_its_own_json(rest: str) -> None:
+    url = f"https://e.com/{rest}"
+    with contextlib.suppress(ValueError):
+        origin_of(url)
+        assert json.dumps(url) == f'"{url}"'
