@@ -12,7 +12,7 @@ import difflib
 import ipaddress
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, cast, get_args
 from urllib.parse import urlsplit
 
 from qstash_clone.errors import ConfigurationError
@@ -482,6 +482,15 @@ class Settings:
         settings.check_credentials()
         return settings
 
+    def to_environ(self) -> dict[str, str]:
+        """The variables that make a child process load exactly these settings."""
+        environ: dict[str, str] = {}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value != field.default:
+                environ[PREFIX + field.name.upper()] = _written(value)
+        return environ
+
     def check_credentials(self) -> None:
         """Refuse to serve without credentials, or with the public ones outside of `dev` or off the loopback address."""
         for name, made_by in (
@@ -546,12 +555,13 @@ def resolve(layers: Sequence[Layer], *, sdk_names: bool = True) -> Resolved:
             text = layer.values.get(variable, "").strip()
             if not text or _is_service_link(variable, text):
                 continue
+            place = layer.name if layer.name.startswith("--") else variable
             try:
                 values[name] = rule.parse(text)
             except ValueError as error:
                 shown = "" if rule.secret else f' "{text[:100]}"'
-                raise ConfigurationError(f"{variable}: invalid value{shown}; give {error}.") from None
-            origins[name] = f"{layer.name}, {variable}"
+                raise ConfigurationError(f"{place}: invalid value{shown}; give {error}.") from None
+            origins[name] = layer.name if place == layer.name else f"{layer.name}, {variable}"
             break
     return Resolved(settings=Settings(**values), origins=origins)
 
@@ -565,7 +575,7 @@ def variable_of(name: str, *, own: bool = False) -> str:
 def masked(name: str, value: object) -> str:
     """A setting's value as it may be shown: secrets hidden, of a URL only its password."""
     if not RULES[name].secret:
-        return ",".join(value) if isinstance(value, tuple) else "" if value is None else str(value)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        return _written(value)
     text = str(value)
     if name == "redis_url":
         return re.sub(r"(?<=://)([^:@/]*):[^@]*@", r"\1:***@", text)
@@ -582,6 +592,18 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.partition("%")[0]).is_loopback
     except ValueError:
         return False
+
+
+def _written(value: object) -> str:
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "true" if value else "false"
+        case tuple():
+            return ",".join(str(word) for word in cast("tuple[object, ...]", value))
+        case _:
+            return str(value)
 
 
 def _plain(number: float) -> str:

@@ -72,6 +72,11 @@ class EmbeddedRedis:
     def pid(self) -> int | None:
         return self._process.pid if self._process else None
 
+    @property
+    def exit_code(self) -> int:
+        """How the last server ended; negative for a signal, 0 if it has not."""
+        return (self._process.returncode or 0) if self._process else 0
+
     def start(self) -> None:
         """Return when the server answers, with everything loaded.
 
@@ -122,25 +127,27 @@ class EmbeddedRedis:
         limit = _REFUSE_MEMORY_BYTES if refused else self._max_memory_bytes
         return _ask(self._socket_path, "CONFIG", "SET", "maxmemory", str(limit)) == b"OK"
 
-    def stop(self, timeout_s: float = 10.0) -> None:
-        """End the server after it has written everything; after the time-out, kill it."""
-        if self._process is None:
-            return
-        if self._process.poll() is None:
+    def terminate(self) -> None:
+        """Ask the server to write everything and end; `is_running` tells when it has."""
+        if self._process is not None and self._process.poll() is None:
             self._process.terminate()
-            try:
-                self._process.wait(timeout_s)
-            except subprocess.TimeoutExpired:
-                self.kill()
-        self._process = None
-        with contextlib.suppress(OSError):
-            os.unlink(self._socket_path)
 
     def kill(self) -> None:
         """End the server now; whatever it acknowledged is on disk all the same."""
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
             self._process.wait()
+
+    def stop(self, timeout_s: float = 10.0) -> None:
+        """End the server and wait for it; after the time-out, kill it."""
+        self.terminate()
+        if self._process is not None:
+            try:
+                self._process.wait(timeout_s)
+            except subprocess.TimeoutExpired:
+                self.kill()
+        with contextlib.suppress(OSError):
+            os.unlink(self._socket_path)
 
     def cause_of_death(self) -> str:
         """One sentence about why the server ended, from its log and the disk."""
