@@ -1,0 +1,83 @@
+"""A `DeliveryStore` that fails on demand: before a call ("it was lost") or after it ("it worked, nobody heard")."""
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+from qstash_clone.domain.message import Claim, Settlement
+from qstash_clone.errors import StorageError, StorageUnavailable
+from qstash_clone.storage.interface import ClaimBatch, DeliveryStore, PromoteReport, SettleResult
+
+ResultT = TypeVar("ResultT")
+
+
+class FaultyStore:
+    """Passes calls on, except those it was told to break."""
+
+    def __init__(self, inner: DeliveryStore) -> None:
+        self._inner = inner
+        self._before: dict[str, list[StorageError]] = {}
+        self._after: dict[str, list[StorageError]] = {}
+        self.is_down = False
+        """Every call fails, like a Redis that is away."""
+        self.calls: Counter[str] = Counter()
+        self.on_call: Callable[[str], None] = lambda name: None
+
+    def fail_before(self, name: str, times: int = 1, error: StorageError | None = None) -> None:
+        """The next calls of this method raise and do nothing."""
+        self._before.setdefault(name, []).extend([error or StorageUnavailable("Lost on the way.")] * times)
+
+    def fail_after(self, name: str, times: int = 1, error: StorageError | None = None) -> None:
+        """The next calls of this method do their work and raise."""
+        self._after.setdefault(name, []).extend([error or StorageUnavailable("The reply was lost.")] * times)
+
+    async def _through(self, name: str, call: Callable[[], Awaitable[ResultT]]) -> ResultT:
+        self.calls[name] += 1
+        self.on_call(name)
+        if self.is_down:
+            raise StorageUnavailable("Redis is away.")
+        if self._before.get(name):
+            raise self._before[name].pop()
+        result = await call()
+        if self._after.get(name):
+            raise self._after[name].pop()
+        return result
+
+    @property
+    def partitions(self) -> int:
+        return self._inner.partitions
+
+    async def heartbeat(self, consumer: str, capacity: int) -> None:
+        await self._through("heartbeat", lambda: self._inner.heartbeat(consumer, capacity))
+
+    async def leave(self, consumer: str) -> None:
+        await self._through("leave", lambda: self._inner.leave(consumer))
+
+    async def wait(self, partition: int, consumer: str, limit: int, timeout_ms: int) -> Sequence[bytes]:
+        return await self._through("wait", lambda: self._inner.wait(partition, consumer, limit, timeout_ms))
+
+    async def claim(
+        self, partition: int, consumer: str, limit: int, *, taken: Sequence[bytes] = (), reclaim: bool = False
+    ) -> ClaimBatch:
+        return await self._through(
+            "reclaim" if reclaim else "claim",
+            lambda: self._inner.claim(partition, consumer, limit, taken=taken, reclaim=reclaim),
+        )
+
+    async def fetch_body(self, claim: Claim) -> bytes:
+        return await self._through("fetch_body", lambda: self._inner.fetch_body(claim))
+
+    async def extend(self, partition: int, consumer: str, claims: Sequence[Claim]) -> list[Claim]:
+        return await self._through("extend", lambda: self._inner.extend(partition, consumer, claims))
+
+    async def settle(self, settlement: Settlement) -> SettleResult:
+        return await self._through("settle", lambda: self._inner.settle(settlement))
+
+    async def release(self, claims: Sequence[Claim]) -> None:
+        await self._through("release", lambda: self._inner.release(claims))
+
+    async def promote(self, partition: int, limit: int) -> PromoteReport:
+        return await self._through("promote", lambda: self._inner.promote(partition, limit))
+
+    async def expire(self, partition: int, limit: int) -> int:
+        return await self._through("expire", lambda: self._inner.expire(partition, limit))

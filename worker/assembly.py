@@ -1,0 +1,132 @@
+"""Puts the parts of one worker together."""
+
+import os
+import random
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from qstash_clone.clock import Clock
+from qstash_clone.domain.outcome import BackoffPolicy, KeptAnswer
+from qstash_clone.settings import Settings
+from qstash_clone.storage.interface import DeliveryStore
+from worker.claim import ClaimLoop
+from worker.deliver import Deliverer
+from worker.health import Health
+from worker.heartbeat import HeartbeatLoop
+from worker.holdings import Holdings, Slots
+from worker.janitor import JanitorLoop
+from worker.leases import RENEWALS_PER_LEASE, LeaseLoop, ReclaimGate
+from worker.redis_clock import RedisClock
+from worker.settle import Settler
+from worker.supervisor import Loops, Supervisor
+from worker.timers import TimerLoop
+from worker.transport import Transport
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worker:
+    """The parts of one worker that others ask for."""
+
+    supervisor: Supervisor
+    loops: Loops
+    holdings: Holdings
+    slots: Slots
+    gate: ReclaimGate
+    deliverer: Deliverer
+
+    def gauges(self) -> Mapping[str, tuple[str, float]]:
+        """Values for /metrics."""
+        return {
+            "worker_in_flight": ("Deliveries that this worker holds at the moment.", len(self.holdings)),
+            "worker_capacity": ("Deliveries that this worker may hold at once.", self.slots.capacity),
+        }
+
+
+def new_consumer_name() -> str:
+    """Unique for each start: a restarted worker must not inherit leases that it knows nothing of."""
+    return f"{socket.gethostname()[:64]}-{os.getpid()}-{os.urandom(4).hex()}"
+
+
+def assemble(
+    settings: Settings,
+    *,
+    store: DeliveryStore,
+    transport: Transport,
+    clock: Clock,
+    health: Health,
+    consumer: str,
+    rng: random.Random,
+) -> Worker:
+    """One worker; nothing runs before `supervisor.run()`."""
+    lease_ms = settings.lease_ms
+    holdings = Holdings()
+    slots = Slots(settings.worker_concurrency)
+    gate = ReclaimGate(clock, lease_ms)
+    leases = LeaseLoop(store=store, consumer=consumer, holdings=holdings, lease_ms=lease_ms, clock=clock, health=health)
+
+    def extend_first() -> None:
+        """Leases may have aged while Redis was away or its clock jumped: renew now, reclaim a lease later."""
+        gate.close()
+        leases.wake()
+
+    health.on_fault.append(extend_first)
+    partitions = range(store.partitions)
+    redis_clocks = [RedisClock(clock, lease_ms / RENEWALS_PER_LEASE, extend_first) for _ in partitions]
+    timers = [
+        TimerLoop(store=store, partition=partition, redis_clock=redis_clocks[partition], clock=clock, health=health)
+        for partition in partitions
+    ]
+    deliverer = Deliverer(
+        store=store,
+        transport=transport,
+        settler=Settler(store=store, lease_ms=lease_ms, clock=clock, health=health),
+        holdings=holdings,
+        slots=slots,
+        redis_clocks=redis_clocks,
+        policy=BackoffPolicy(coefficient=settings.retry_backoff_coefficient, cap_ms=settings.retry_backoff_cap_ms),
+        kept=KeptAnswer(final_body_bytes=settings.max_message_bytes),
+        consumer=consumer,
+        region=settings.region,
+        on_retry=lambda partition, delay_ms: timers[partition].expect(delay_ms),
+        lease_ms=lease_ms,
+        clock=clock,
+    )
+    loops = Loops(
+        heartbeat=HeartbeatLoop(
+            store=store, consumer=consumer, capacity=settings.worker_concurrency, clock=clock, health=health
+        ),
+        leases=leases,
+        claims=[
+            ClaimLoop(
+                store=store,
+                partition=partition,
+                consumer=consumer,
+                slots=slots,
+                gate=gate,
+                redis_clock=redis_clocks[partition],
+                lease_ms=lease_ms,
+                deliver=deliverer.start,
+                on_doorbell=timers[partition].wake,
+                clock=clock,
+                health=health,
+                rng=rng,
+            )
+            for partition in partitions
+        ],
+        timers=timers,
+        janitors=[
+            JanitorLoop(store=store, partition=partition, clock=clock, health=health, rng=rng)
+            for partition in partitions
+        ],
+    )
+    supervisor = Supervisor(
+        store=store,
+        consumer=consumer,
+        loops=loops,
+        holdings=holdings,
+        health=health,
+        clock=clock,
+        shutdown_grace_ms=settings.shutdown_grace_ms,
+    )
+    return Worker(supervisor=supervisor, loops=loops, holdings=holdings, slots=slots, gate=gate, deliverer=deliverer)

@@ -1,0 +1,104 @@
+"""What a worker reports of each message: metrics, and one wide event per attempt."""
+
+import logging
+from typing import Any
+
+from qstash_clone.domain.message import Claim, Settlement, SettlementKind
+from qstash_clone.domain.outcome import AttemptResult
+from qstash_clone.ids import MessageId, format_message_id
+from qstash_clone.observability import (
+    ATTEMPT_DURATION,
+    ATTEMPT_SETTLED,
+    ATTEMPTS,
+    DELIVERY_LATENESS,
+    LEASE_LOST,
+    LEASES_LOST,
+    MESSAGE_QUARANTINED,
+    MESSAGES_QUARANTINED,
+    REDELIVERIES,
+    TIMERS_PROMOTED,
+    describe,
+    emit,
+    is_enabled,
+)
+from qstash_clone.storage.interface import SettleResult
+from worker.events import DELIVERY_CRASHED
+
+
+def claimed(claim: Claim, redis_now_ms: int) -> None:
+    """An attempt is about to begin."""
+    if claim.claims > 1:
+        REDELIVERIES.inc()
+    else:
+        DELIVERY_LATENESS.observe((redis_now_ms - claim.due_ms) / 1000)
+
+
+def attempt_settled(settlement: Settlement, result: AttemptResult, settled: SettleResult) -> None:
+    """An attempt ended and is recorded."""
+    decision = settlement.kind.value if settled is SettleResult.SETTLED else settled.value
+    ATTEMPTS.inc(decision)
+    ATTEMPT_DURATION.observe(result.duration_ms / 1000)
+    if not is_enabled(logging.INFO):
+        return
+    claim = settlement.claim
+    more: dict[str, Any] = {}
+    if result.error is not None:
+        more["error"] = result.error
+    if settlement.kind is SettlementKind.RETRY:
+        more["next_delay_ms"] = settlement.delay_ms
+    if claim.claims > 1:
+        more["claims"] = claim.claims
+    emit(
+        ATTEMPT_SETTLED,
+        message_id=format_message_id(claim.id),
+        host=host_of(claim.message.url),
+        attempt=claim.retried + 1,
+        status=result.status,
+        duration_ms=result.duration_ms,
+        decision=decision,
+        **more,
+    )
+
+
+def lease_lost(claim: Claim, when: str) -> None:
+    """The message of this claim belongs to another worker by now, or soon will; a receiver may see it twice."""
+    LEASES_LOST.inc()
+    emit(LEASE_LOST, level=logging.WARNING, when=when, **_facts_of(claim))
+
+
+def attempt_stale(claim: Claim) -> None:
+    """An attempt ended after another worker had taken the message over; its result was not recorded."""
+    ATTEMPTS.inc("stale")
+    lease_lost(claim, "before the attempt was settled")
+
+
+def quarantined(message_id: MessageId) -> None:
+    """A message was claimed too often without a result and is a dead letter now."""
+    MESSAGES_QUARANTINED.inc()
+    emit(MESSAGE_QUARANTINED, level=logging.ERROR, message_id=format_message_id(message_id))
+
+
+def delivery_crashed(claim: Claim, error: Exception) -> None:
+    """A bug of this service met one message."""
+    emit(DELIVERY_CRASHED, level=logging.ERROR, **_facts_of(claim), traceback=describe(error))
+
+
+def promoted(count: int) -> None:
+    """Due timers were moved to their lanes."""
+    if is_enabled(logging.DEBUG):
+        emit(TIMERS_PROMOTED, level=logging.DEBUG, count=count)
+
+
+def host_of(url: str) -> str:
+    """Host and port of a stored URL, without the credentials or the path it may carry."""
+    authority = url.split("/", 3)[2]
+    return authority.split("?", 1)[0].split("#", 1)[0].rpartition("@")[2]
+
+
+def _facts_of(claim: Claim) -> dict[str, Any]:
+    return {
+        "message_id": format_message_id(claim.id),
+        "host": host_of(claim.message.url),
+        "attempt": claim.retried + 1,
+        "claims": claim.claims,
+    }
