@@ -103,7 +103,7 @@ def _initialiser(
                     )
                 current, following = stored_current.decode(), stored_next.decode()
                 if seeded:
-                    observability.emit(observability.STORE_INITIALISED, partition=partitions.decode())
+                    observability.emit(observability.STORE_INITIALISED, hash_tag=partition.prefix.decode())
             _warn_of_other_keys(settings, current)
 
     return initialise
