@@ -1,0 +1,224 @@
+"""The api as one ASGI application: the route table, and what holds for every request."""
+
+import asyncio
+import logging
+import time
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from qstash_clone.api.auth import Authenticator
+from qstash_clone.api.errors import ErrorAnswer, WrongMethod, answer_of, error_body, stopping_answer
+from qstash_clone.api.hot_path import Publish, Stores
+from qstash_clone.api.requests import Head, RequestIds, publish_destination, read_head
+from qstash_clone.api.responses import JSON
+from qstash_clone.api.routes.dlq import DeadLetterRoutes
+from qstash_clone.api.routes.health import HealthRoutes
+from qstash_clone.api.routes.keys import KeyRoutes
+from qstash_clone.api.routes.messages import MessageRoutes
+from qstash_clone.api.routing import Endpoint, Routes, Row
+from qstash_clone.clock import Clock, SystemClock
+from qstash_clone.errors import ClientGone, InvalidRequest, NotSupportedYet
+from qstash_clone.observability import (
+    REQUEST_FAILED,
+    REQUEST_REFUSED,
+    REQUEST_SERVED,
+    REQUESTS,
+    describe,
+    emit,
+)
+from qstash_clone.settings import Settings
+
+_PROBES = frozenset({"livez", "readyz", "metrics"})
+"""Routes whose every request would be noise in the log."""
+
+
+def route_table(settings: Settings, stores: Stores) -> list[Row]:
+    """Everything the api serves besides `POST /v2/publish/<destination>`, which `hot_path` answers."""
+    messages, dlq, keys = MessageRoutes(stores), DeadLetterRoutes(stores), KeyRoutes(stores)
+    health = HealthRoutes(settings, stores)
+    return [
+        Row("GET", "/livez", health.livez, "livez"),
+        Row("GET", "/readyz", health.readyz, "readyz"),
+        Row("GET", "/metrics", health.metrics, "metrics"),
+        Row("GET", "/v2/messages/{message_id}", messages.get, "messages"),
+        Row("DELETE", "/v2/messages/{message_id}", messages.cancel, "messages"),
+        Row("DELETE", "/v2/messages/", missing_id, "messages"),
+        Row("DELETE", "/v2/messages", later("cancelling several messages"), "unsupported"),
+        Row("GET", "/v2/dlq", dlq.list, "dlq"),
+        Row("GET", "/v2/dlq/", dlq.list, "dlq"),
+        Row("DELETE", "/v2/dlq/", missing_id, "dlq"),
+        Row("DELETE", "/v2/dlq", later("deleting several dead letters"), "unsupported"),
+        Row("POST", "/v2/dlq/retry", later("retrying several dead letters"), "unsupported"),
+        Row("POST", "/v2/dlq/retry/", missing_id, "dlq"),
+        Row("POST", "/v2/dlq/retry/{dlq_id}", dlq.retry, "dlq"),
+        Row("GET", "/v2/dlq/{dlq_id}", dlq.get, "dlq"),
+        Row("DELETE", "/v2/dlq/{dlq_id}", dlq.delete, "dlq"),
+        Row("GET", "/v2/keys", keys.get, "keys"),
+        Row("GET", "/v2/keys/", keys.get, "keys"),
+        Row("POST", "/v2/keys/rotate", keys.rotate, "keys"),
+        Row("POST", "/v2/rotate", keys.rotate, "keys"),
+        Row("POST", "/v2/enqueue", later("enqueueing"), "unsupported"),
+        Row("POST", "/v2/enqueue/{rest:path}", later("enqueueing"), "unsupported"),
+        Row("POST", "/v2/batch", later("publishing a batch"), "unsupported"),
+        Row("GET", "/v2/schedules", later("schedules"), "unsupported"),
+        Row("PATCH PUT", "/v2/schedules/{schedule_id}/{action}", later("schedules"), "unsupported"),
+        Row("GET DELETE", "/v2/schedules/{schedule_id}", later("schedules"), "unsupported"),
+        Row("GET POST", "/v2/schedules/{rest:path}", later("schedules"), "unsupported"),
+        Row("GET", "/v2/topics", later("URL groups"), "unsupported"),
+        Row("GET", "/v2/topics/", later("URL groups"), "unsupported"),
+        Row("POST DELETE", "/v2/topics/{name}/endpoints", later("URL groups"), "unsupported"),
+        Row("GET PATCH DELETE", "/v2/topics/{name}", later("URL groups"), "unsupported"),
+        Row("GET POST", "/v2/queues", later("queues"), "unsupported"),
+        Row("GET POST", "/v2/queues/", later("queues"), "unsupported"),
+        Row("POST", "/v2/queues/{name}/{action}", later("queues"), "unsupported"),
+        Row("GET DELETE", "/v2/queues/{name}", later("queues"), "unsupported"),
+        Row("GET", "/v2/events", later("the event log"), "unsupported"),
+        Row("GET", "/v2/logs", later("the event log"), "unsupported"),
+        Row("GET", "/v2/flowControl", later("flow control"), "unsupported"),
+        Row("POST", "/v2/flowControl/{key}/{action}", later("flow control"), "unsupported"),
+        Row("GET", "/v2/flowControl/{key}", later("flow control"), "unsupported"),
+        Row("GET", "/v2/globalParallelism", later("global parallelism"), "unsupported"),
+    ]
+
+
+def later(what: str) -> Endpoint:
+    """An endpoint of the protocol that this release does not serve."""
+
+    async def refuse(request: Request) -> Response:
+        raise NotSupportedYet(f"{request.method} {str(request.scope['path'])[:100]}: {what} is not supported yet")
+
+    return refuse
+
+
+async def missing_id(request: Request) -> Response:
+    """A collection's path with a trailing slash is a forgotten id, and must not mean everything."""
+    raise InvalidRequest(f"{request.method} {request.scope['path']}: an id must follow the last slash")
+
+
+def create_app(settings: Settings, stores: Stores, clock: Clock | None = None) -> "Api":
+    """The ASGI application of one api process."""
+    return Api(settings, stores, SystemClock() if clock is None else clock)
+
+
+class Api:
+    """Gives every request an id, a credential check, an answer in JSON, a metric and a log event."""
+
+    def __init__(self, settings: Settings, stores: Stores, clock: Clock) -> None:
+        self._request_ids = RequestIds()
+        self._authenticator = Authenticator(settings.token)
+        self._publish = Publish(settings, stores, self._authenticator, clock)
+        self._routes = Routes(route_table(settings, stores))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            raise RuntimeError(f"The api serves HTTP, not {scope['type']}.")
+        head = read_head(scope, self._request_ids)
+        raw_destination = publish_destination(head.raw_path)
+        if raw_destination is None:
+            await self._serve_route(scope, head, receive, send)
+        elif head.method != "POST":
+            await self._refuse_method(head, send)
+        else:
+            try:
+                await self._publish(head, raw_destination, receive, send)
+            except (Exception, asyncio.CancelledError) as error:
+                await self._refuse("publish", head, error, send)
+
+    async def _serve_route(self, scope: Scope, head: Head, receive: Receive, send: Send) -> None:
+        started_s = time.perf_counter()
+        answer = _Answer(send, head.request_id)
+        label = "unmatched"
+        try:
+            path = head.raw_path.decode("latin-1")
+            if path[:4].lower() == "/v2/":
+                self._authenticator.check(head)
+            # Routing sees the raw path: decoded, `%2F` would be a slash.
+            route_scope: dict[str, Any] = {**scope, "path": path, "root_path": "", "head": head}
+            endpoint, label = self._routes.find(route_scope)
+            await endpoint(route_scope, receive, answer.send)
+        except (Exception, asyncio.CancelledError) as error:
+            if answer.status:
+                raise
+            await self._refuse(label, head, error, send)
+            return
+        REQUESTS.inc(label, f"{answer.status // 100}xx")
+        emit(
+            REQUEST_SERVED,
+            level=logging.DEBUG if label in _PROBES else logging.INFO,
+            method=head.method,
+            route=label,
+            status=answer.status,
+            duration_ms=round((time.perf_counter() - started_s) * 1000, 3),
+            request_id=head.request_id.decode(),
+        )
+
+    async def _refuse_method(self, head: Head, send: Send) -> None:
+        try:
+            self._authenticator.check(head)
+            raise WrongMethod(head.method, ["POST"])
+        except Exception as error:
+            await self._refuse("publish", head, error, send)
+
+    async def _refuse(self, label: str, head: Head, error: BaseException, send: Send) -> None:
+        request_id = head.request_id.decode()
+        if isinstance(error, ClientGone):
+            emit(REQUEST_REFUSED, route=label, method=head.method, error=str(error), request_id=request_id)
+            return
+        answer = answer_of(error, request_id) if isinstance(error, Exception) else stopping_answer()
+        REQUESTS.inc(label, f"{answer.status // 100}xx")
+        if answer.status == 500:
+            emit(
+                REQUEST_FAILED,
+                level=logging.ERROR,
+                route=label,
+                method=head.method,
+                request_id=request_id,
+                traceback=describe(error),
+            )
+        else:
+            emit(
+                REQUEST_REFUSED,
+                level=logging.WARNING if answer.status >= 500 else logging.INFO,
+                route=label,
+                method=head.method,
+                status=answer.status,
+                error=str(error) or answer.text,
+                request_id=request_id,
+            )
+        await send_error(answer, head.request_id, send)
+
+
+async def send_error(answer: ErrorAnswer, request_id: bytes, send: Send) -> None:
+    """Answer with `{"error": ...}`."""
+    body = error_body(answer.text)
+    await send(
+        {
+            "type": "http.response.start",
+            "status": answer.status,
+            "headers": [
+                (b"content-type", JSON),
+                (b"content-length", b"%d" % len(body)),
+                (b"x-request-id", request_id),
+                *answer.headers,
+            ],
+        }
+    )
+    await send({"type": "http.response.body", "body": body})
+
+
+class _Answer:
+    """Adds the request's id to an answer and remembers its status."""
+
+    def __init__(self, send: Send, request_id: bytes) -> None:
+        self._send = send
+        self._request_id = request_id
+        self.status = 0
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message["headers"] = [*message.get("headers", []), (b"x-request-id", self._request_id)]
+        await self._send(message)

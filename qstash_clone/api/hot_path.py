@@ -1,0 +1,110 @@
+"""Publish: a plain ASGI endpoint on the raw request target, from the head of a request to its durable answer."""
+
+import time
+from typing import Protocol
+
+from starlette.types import Receive, Send
+
+from qstash_clone.api.auth import Authenticator, CallerAddress
+from qstash_clone.api.requests import Head, read_body
+from qstash_clone.api.responses import JSON, publish_result_body
+from qstash_clone.clock import Clock
+from qstash_clone.domain.destination import UrlDestination, parse_path_destination
+from qstash_clone.domain.egress import EgressPolicy
+from qstash_clone.domain.headers import Limits, parse_options
+from qstash_clone.domain.planning import plan_publish
+from qstash_clone.ids import format_message_id
+from qstash_clone.observability import (
+    MESSAGE_PUBLISHED,
+    MESSAGES_PUBLISHED,
+    PUBLISH_DURATION,
+    REQUESTS,
+    emit,
+)
+from qstash_clone.settings import Settings
+from qstash_clone.storage.interface import AdminStore, PublishStore
+
+_CONTENT_TYPE = (b"content-type", JSON)
+
+
+class Stores(Protocol):
+    """The parts of the store that the api uses; each raises `StorageUnavailable` while there is none."""
+
+    @property
+    def publishing(self) -> PublishStore: ...
+
+    @property
+    def admin(self) -> AdminStore: ...
+
+
+class Publish:
+    """Answers `POST /v2/publish/<destination>`; see docs/protocol/messages.md.
+
+    Nothing is stored unless everything before the store's call succeeded, and nothing is answered before that call
+    has returned. Raises what `api.errors` turns into an answer.
+    """
+
+    def __init__(self, settings: Settings, stores: Stores, authenticator: Authenticator, clock: Clock) -> None:
+        self._stores = stores
+        self._authenticator = authenticator
+        self._clock = clock
+        self._caller = CallerAddress(settings.trusted_proxies)
+        self._egress = EgressPolicy(
+            allow_private=settings.allow_private_destinations, allowed=settings.allowed_destinations
+        )
+        self._max_body_bytes = settings.max_message_bytes
+        self._limits = Limits(
+            default_retries=settings.default_retries,
+            max_retries=settings.max_retries,
+            default_timeout_ms=settings.default_timeout_ms,
+            max_timeout_ms=settings.max_timeout_ms,
+            max_delay_ms=settings.max_delay_ms,
+        )
+
+    async def __call__(self, head: Head, raw_destination: bytes, receive: Receive, send: Send) -> None:
+        started_s = time.perf_counter()
+        by_query = self._authenticator.check(head)
+        parsed = parse_path_destination(raw_destination, head.query)
+        destination = parsed.destination
+        if isinstance(destination, UrlDestination) and destination.origin.address is not None:
+            self._egress.check_literal(destination.url)
+        options = parse_options(head.headers, parsed.config, self._limits, authorization_is_payload=by_query)
+        body = await read_body(receive, head, self._max_body_bytes)
+        store = self._stores.publishing
+        message = plan_publish(
+            store.new_message_id(),
+            destination,
+            options,
+            body,
+            self._caller.of(head),
+            limits=self._limits,
+            now_ms=self._clock.now_ms(),
+        )
+        await store.publish(message)
+
+        message_id = format_message_id(message.id)
+        answer = publish_result_body(message_id, message.message.url)
+        await send(
+            {
+                "type": "http.response.start",
+                "status": 200,
+                "headers": [
+                    _CONTENT_TYPE,
+                    (b"content-length", b"%d" % len(answer)),
+                    (b"x-request-id", head.request_id),
+                ],
+            }
+        )
+        await send({"type": "http.response.body", "body": answer})
+        duration_s = time.perf_counter() - started_s
+        MESSAGES_PUBLISHED.inc()
+        REQUESTS.inc("publish", "2xx")
+        PUBLISH_DURATION.observe(duration_s)
+        emit(
+            MESSAGE_PUBLISHED,
+            message_id=message_id,
+            lane=message.lane,
+            body_bytes=len(body),
+            duration_ms=round(duration_s * 1000, 3),
+            request_id=head.request_id.decode(),
+        )

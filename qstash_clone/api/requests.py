@@ -1,0 +1,146 @@
+"""What a request says: its raw target, head, query and body, bounded and undecoded until somebody asks."""
+
+import os
+import re
+from collections.abc import Iterator
+from urllib.parse import unquote_plus, unquote_to_bytes
+
+import msgspec
+from starlette.types import Receive, Scope
+
+from qstash_clone.errors import BodyTooLarge, ClientGone, InvalidRequest
+
+_REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
+_PUBLISH = b"/v2/publish"
+_MAX_PARAMETERS = 1000
+
+
+class Head(msgspec.Struct):
+    """One request before its body was read."""
+
+    method: str
+    raw_path: bytes
+    """Starts with one slash."""
+    query: bytes
+    headers: list[tuple[bytes, bytes]]
+    """Lower-case names, in the order they came."""
+    first: dict[bytes, bytes]
+    """The first line of each name."""
+    client: str
+    """Address of the other end of the connection."""
+    request_id: bytes
+
+
+class RequestIds:
+    """Ids for requests that bring none: random per process, then counted."""
+
+    def __init__(self) -> None:
+        self._prefix = os.urandom(6).hex().encode() + b"-"
+        self._count = 0
+
+    def next_id(self) -> bytes:
+        self._count += 1
+        return self._prefix + b"%x" % self._count
+
+    def sane(self, given: bytes | None) -> bytes:
+        """The given id if it is at most 128 visible ASCII characters, else a fresh one."""
+        if given is not None and _REQUEST_ID.fullmatch(given) is not None:
+            return given
+        return self.next_id()
+
+
+def read_head(scope: Scope, request_ids: RequestIds) -> Head:
+    """The head of an HTTP scope. A target that starts `//v2/` counts as `/v2/`."""
+    headers: list[tuple[bytes, bytes]] = scope["headers"]
+    first = dict(reversed(headers))
+    raw_path: bytes = scope["raw_path"]
+    if raw_path[:2] == b"//" and raw_path[1:5].lower() == b"/v2/":
+        raw_path = raw_path[1:]
+    client: tuple[str, int] | None = scope["client"]
+    return Head(
+        scope["method"],
+        raw_path,
+        scope["query_string"],
+        headers,
+        first,
+        "" if client is None else client[0],
+        request_ids.sane(first.get(b"x-request-id")),
+    )
+
+
+def publish_destination(raw_path: bytes) -> bytes | None:
+    """What follows `/v2/publish/` in a raw path, undecoded; None for another path."""
+    if raw_path.startswith(b"/v2/publish/"):
+        return raw_path[12:]
+    if raw_path[:11].lower() == _PUBLISH and raw_path[11:12] in (b"", b"/"):
+        return raw_path[12:]
+    return None
+
+
+async def read_body(receive: Receive, head: Head, limit_bytes: int) -> bytes:
+    """The whole body.
+
+    Raises `BodyTooLarge` as soon as it is clear that it is longer than the limit (which, where the length was
+    announced, is before anything was read), and `ClientGone` if the connection ends before the body does.
+    """
+    announced = head.first.get(b"content-length")
+    if announced is not None and (not announced.isdigit() or len(announced) > 18 or int(announced) > limit_bytes):
+        raise _too_large(limit_bytes)
+    message = await receive()
+    if message["type"] == "http.request" and not message.get("more_body", False):
+        body: bytes = message.get("body", b"")
+        if len(body) > limit_bytes:
+            raise _too_large(limit_bytes)
+        return body
+    parts: list[bytes] = []
+    size_bytes = 0
+    while message["type"] == "http.request":
+        part: bytes = message.get("body", b"")
+        size_bytes += len(part)
+        if size_bytes > limit_bytes:
+            raise _too_large(limit_bytes)
+        parts.append(part)
+        if not message.get("more_body", False):
+            return b"".join(parts)
+        message = await receive()
+    raise ClientGone("The connection ended before the body was complete.")
+
+
+def _too_large(limit_bytes: int) -> BodyTooLarge:
+    return BodyTooLarge(f"the body is larger than the limit of {limit_bytes} bytes")
+
+
+def decode_segment(raw: str) -> str:
+    """A path segment, percent-decoded once."""
+    return unquote_to_bytes(raw).decode("utf-8", "replace") if "%" in raw else raw
+
+
+def query_parameters(query: bytes) -> Iterator[tuple[str, str]]:
+    """Names and values of a query string, decoded, without the credential and without configuration.
+
+    Raises InvalidRequest if there are more than 1000.
+    """
+    if query.count(b"&") >= _MAX_PARAMETERS:
+        raise InvalidRequest(f"the query has more than {_MAX_PARAMETERS} parameters")
+    for parameter in query.split(b"&"):
+        if parameter:
+            raw_name, _, raw_value = parameter.decode("latin-1").partition("=")
+            name = unquote_plus(raw_name)
+            if name.lower() != "qstash_token" and not name.lower().startswith("upstash-"):
+                yield name, unquote_plus(raw_value)
+
+
+def has_configuration(head: Head) -> str | None:
+    """The first recognised configuration of a publish among headers and query, by name; None if there is none."""
+    for name, _ in head.headers:
+        if name.startswith(b"upstash-") and not name.startswith(_IGNORED_CONFIGURATION):
+            return name.decode("latin-1").title()
+    for parameter in head.query.split(b"&"):
+        name = unquote_plus(parameter.partition(b"=")[0].decode("latin-1")).lower()
+        if name.startswith("upstash-") and not name.encode("utf-8", "replace").startswith(_IGNORED_CONFIGURATION):
+            return name
+    return None
+
+
+_IGNORED_CONFIGURATION = (b"upstash-telemetry-", b"upstash-workflow-", b"upstash-feature-set")
+"""What SDKs send along for statistics."""

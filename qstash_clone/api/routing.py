@@ -1,0 +1,55 @@
+"""Matches a raw request path against the route table, fixed segments in any case, nothing decoded or redirected."""
+
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Match, Route
+from starlette.types import ASGIApp, Scope
+
+from qstash_clone.api.errors import WrongMethod
+from qstash_clone.errors import NotFound
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+class Row(NamedTuple):
+    """One line of the route table."""
+
+    methods: str
+    """Separated by blanks; `GET` includes `HEAD`."""
+    path: str
+    """`{name}` takes one raw segment, `{name:path}` the rest."""
+    endpoint: Endpoint
+    label: str
+    """Of the metrics: one of `observability.ROUTES`."""
+
+
+class Routes:
+    """Finds the row of a request; Starlette compiles the paths and calls the endpoints."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self._routes: list[tuple[Route, str]] = []
+        for row in rows:
+            route = Route(row.path, row.endpoint, methods=row.methods.split())
+            route.path_regex = re.compile(route.path_regex.pattern, re.IGNORECASE | re.DOTALL)
+            self._routes.append((route, row.label))
+
+    def find(self, scope: Scope) -> tuple[ASGIApp, str]:
+        """The endpoint and its label; fills the scope's path parameters, still undecoded.
+
+        Raises `NotFound`, or `WrongMethod` if the path has rows with other methods only.
+        """
+        allowed: set[str] = set()
+        for route, label in self._routes:
+            match, child_scope = route.matches(scope)
+            if match is Match.FULL:
+                scope.update(child_scope)
+                return route.app, label
+            if match is Match.PARTIAL:
+                allowed |= route.methods or set()
+        if allowed:
+            raise WrongMethod(scope["method"], sorted(allowed))
+        raise NotFound(f"no such path: {scope['path'][:100]}")
