@@ -1,6 +1,7 @@
 """Liveness, readiness and metrics of a worker, on a port of their own."""
 
 import asyncio
+import os
 from collections.abc import Callable, Mapping
 
 import msgspec
@@ -29,7 +30,7 @@ class Probes:
             self._server = await asyncio.start_server(self._serve, host, port, limit=MAX_REQUEST_BYTES)
         except OSError as error:
             raise ConfigurationError(
-                f"The probes of the worker cannot listen on {host}:{port} ({error.strerror or error}); "
+                f"The probes of the worker cannot listen on {host}:{port} ({os.strerror(error.errno or 0)}); "
                 "set QSTASH_CLONE_PROBE_PORT to a free port."
             ) from error
         return self._server.sockets[0].getsockname()[1]

@@ -1,0 +1,87 @@
+"""Timers are promoted when due, and the sleep between is as long as it may be."""
+
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from qstash_clone.domain.message import State
+from tests.support.eventually import eventually
+from tests.worker.rig import Rig
+from worker.timers import LONGEST_SLEEP_MS, SHORTEST_SLEEP_MS
+
+MoveClock = Callable[[int], Awaitable[None]]
+
+
+async def test_a_due_timer_is_promoted_and_delivered(rig: Rig, move_clock: MoveClock) -> None:
+    message_id = await rig.publish(delay_ms=60_000)
+    timers = rig.worker.loops.timers[0]
+    report = await timers.step()
+    assert (report.promoted, report.sleep_ms) == (0, LONGEST_SLEEP_MS)
+    await move_clock(60_000)
+    assert (await timers.step()).promoted == 1
+    await rig.claims.step()
+    await rig.idle()
+    assert await rig.state(message_id) is State.DELIVERED
+
+
+async def test_the_sleep_lasts_until_the_next_due_time(rig: Rig) -> None:
+    await rig.publish(delay_ms=500)
+    report = await rig.worker.loops.timers[0].step()
+    assert SHORTEST_SLEEP_MS <= report.sleep_ms <= 500
+
+
+async def test_close_due_times_are_gathered(rig: Rig, move_clock: MoveClock) -> None:
+    await rig.publish(delay_ms=100_000)
+    report = await rig.worker.loops.timers[0].step()
+    await move_clock(99_000 - LONGEST_SLEEP_MS)
+    report = await rig.worker.loops.timers[0].step()
+    assert report.sleep_ms >= SHORTEST_SLEEP_MS
+
+
+async def test_a_backlog_is_promoted_in_batches_without_a_pause(
+    rig: Rig, move_clock: MoveClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.timers.PROMOTE_BATCH", 4)
+    for _ in range(10):
+        await rig.publish(delay_ms=1_000)
+    await move_clock(2_000)
+    timers = rig.worker.loops.timers[0]
+    reports = [await timers.step() for _ in range(3)]
+    assert [report.promoted for report in reports] == [4, 4, 2]
+    assert [timers.rest_ms(report) for report in reports] == [0, 0, LONGEST_SLEEP_MS]
+
+
+async def test_a_retry_set_by_this_worker_ends_the_sleep(rig: Rig) -> None:
+    rig.transport.answer = rig.transport.fail
+    await rig.publish(retry_delay="200")
+    timers = rig.worker.loops.timers[0]
+    report = await timers.step()
+    assert report.sleep_ms == LONGEST_SLEEP_MS
+    await rig.claims.step()
+    await rig.idle()
+    await timers.rest(report)  # Ends although the manual clock stands still.
+    assert (await timers.step()).sleep_ms <= 200
+
+
+async def test_a_retry_due_after_the_sleep_does_not_end_it(rig: Rig) -> None:
+    timers = rig.worker.loops.timers[0]
+    report = await timers.step()
+    timers.expect(LONGEST_SLEEP_MS + 1)
+    rig.clock.advance(LONGEST_SLEEP_MS / 2)
+    timers.expect(LONGEST_SLEEP_MS - 1)
+    assert not await timers._alarm.nap(0)  # pyright: ignore[reportPrivateUsage]
+    assert timers.rest_ms(report) == LONGEST_SLEEP_MS
+
+
+async def test_a_retried_message_arrives_again(rig: Rig, move_clock: MoveClock) -> None:
+    rig.transport.answer = rig.transport.fail
+    message_id = await rig.publish(retry_delay="5000")
+    await rig.claims.step()
+    await rig.idle()
+    rig.transport.answer = rig.transport.ok
+    await move_clock(5_000)
+    await eventually(lambda: rig.worker.loops.timers[0].step())
+    await rig.claims.step()
+    await rig.idle()
+    assert [dict(request.headers)["Upstash-Retried"] for request in rig.transport.requests] == ["0", "1"]
+    assert await rig.state(message_id) is State.DELIVERED
