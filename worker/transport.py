@@ -175,14 +175,14 @@ class AiohttpTransport:
                     if not (may_resend and is_reused and is_early) or _has_partial_answer(error):
                         raise
                     may_resend = False
-                    connection.close()
+                    _cut(connection)
                     self._close_idle(route)
                     continue
                 body, is_body_cut = await self._read_body(message, payload)
                 self._give_back(connection, protocol, route, is_reusable=not is_body_cut)
                 return message.code, _decode_headers(message), body, is_body_cut
             except BaseException:
-                connection.close()
+                _cut(connection)
                 raise
 
     async def _read_body(self, message: RawResponseMessage, payload: StreamReader) -> tuple[bytes, bool]:
@@ -207,7 +207,7 @@ class AiohttpTransport:
         transport = protocol.transport
         if not is_reusable or (transport is not None and transport.get_write_buffer_size() > 0):
             # The latter answered before it had read the request: what is left of that would lead the next one.
-            connection.close()
+            _cut(connection)
             return
         connection.release()
         if protocol.is_connected():
@@ -267,6 +267,14 @@ def _write(protocol: ResponseHandler, head: bytes, body: bytes) -> None:
     else:
         transport.write(head)
         transport.write(body)
+
+
+def _cut(connection: Connection) -> None:
+    """Close at once. An orderly close waits until the peer has read what is unsent, and some never do."""
+    protocol = connection.protocol
+    if protocol is not None:
+        protocol.abort()
+    connection.close()
 
 
 async def _read_answer(protocol: ResponseHandler) -> tuple[RawResponseMessage, StreamReader]:
