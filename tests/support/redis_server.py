@@ -41,15 +41,16 @@ class RedisServer:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> "RedisServer":
-        self.process = subprocess.Popen(
-            [
-                self._binary, "--port", "0", "--unixsocket", str(self.socket), "--dir", str(self.folder),
-                "--appendonly", "yes", "--appendfsync", "always", "--save", "", "--maxmemory-policy", "noeviction",
-                "--daemonize", "no", *self._options,
-            ],
-            stdout=(self.folder / "log").open("ab"),
-            stderr=subprocess.STDOUT,
-        )  # fmt: skip
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [
+                    self._binary, "--port", "0", "--unixsocket", str(self.socket), "--dir", str(self.folder),
+                    "--appendonly", "yes", "--appendfsync", "always", "--save", "", "--maxmemory-policy", "noeviction",
+                    "--daemonize", "no", *self._options,
+                ],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )  # fmt: skip
         deadline = time.monotonic() + 10
         client: Any = redis.Redis(unix_socket_path=str(self.socket))
         while True:

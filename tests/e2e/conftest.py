@@ -1,0 +1,69 @@
+"""One running system for most scenarios: Redis, an api and two workers as real processes."""
+
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterator
+
+import pytest
+
+from qstash_clone.settings import Settings
+from tests.conftest import CURRENT_KEY, NEXT_KEY, TOKEN
+from tests.support.client import Client, check_signature
+from tests.support.processes import System
+from tests.support.receiver import ReceivedRequest, Receiver
+from tests.support.redis_server import RedisServer, find_engines
+
+collect_ignore = [] if shutil.which("curl") else ["test_curl.py"]
+
+
+def new_redis() -> RedisServer:
+    """A server on a folder of its own, started."""
+    return RedisServer(next(iter(find_engines().values()))).start()
+
+
+def settings_for(redis_url: str, **changes: object) -> Settings:
+    """Settings that may deliver to this machine."""
+    values: dict[str, object] = {
+        "redis_url": redis_url,
+        "token": TOKEN,
+        "current_signing_key": CURRENT_KEY,
+        "next_signing_key": NEXT_KEY,
+        "allow_private_destinations": True,
+    }
+    return Settings(**(values | changes))  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="session")
+def e2e_redis() -> Iterator[RedisServer]:
+    """Apart from the one that other tests look into: workers ask it something all the time."""
+    server = new_redis()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def system(e2e_redis: RedisServer) -> Iterator[System]:
+    """Shared by all scenarios that leave it as it was; delivered once means once among them all."""
+    with System(settings_for(e2e_redis.url, worker_concurrency=16), workers=2) as system:
+        yield system
+
+
+@pytest.fixture
+def client(system: System) -> Client:
+    return Client(system.url, system.settings)
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    """On a port of its own, hence a lane of its own."""
+    async with Receiver() as receiver:
+        yield receiver
+
+
+@pytest.fixture
+def signed(receiver: Receiver) -> Callable[[ReceivedRequest], dict[str, object]]:
+    """Asserts that the official receiver accepts a delivery, and returns the claims."""
+
+    def check(request: ReceivedRequest) -> dict[str, object]:
+        return check_signature(request, receiver.url + request.target, CURRENT_KEY, NEXT_KEY)
+
+    return check
