@@ -291,7 +291,7 @@ class Settings:
 
     data_dir: str = rules.setting("data", _DEVELOPMENT, "Folder of the embedded Redis.", parse=rules.path)
     workers: int = rules.setting(
-        1, _DEVELOPMENT, "Number of worker processes.", parse=rules.whole, minimum=1, maximum=64
+        2, _DEVELOPMENT, "Number of worker processes.", parse=rules.whole, minimum=1, maximum=64
     )
     redis_server: str | None = rules.setting(
         None,

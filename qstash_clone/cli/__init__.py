@@ -56,6 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(error, EXIT_CONFIGURATION)
     except StorageError as error:
         return _fail(error, EXIT_FAILED)
+    except SystemExit as ended:
+        # The api ends with EX_CONFIG of sysexits.h, so that its processes can tell it from a failure.
+        return EXIT_CONFIGURATION if ended.code == os.EX_CONFIG else _exit_code(ended)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
@@ -89,6 +92,10 @@ def _run(parsed: argparse.Namespace) -> int:
         case _:
             print(loading.describe(layers, as_dev=parsed.dev))
     return 0
+
+
+def _exit_code(ended: SystemExit) -> int:
+    return ended.code if isinstance(ended.code, int) else EXIT_FAILED if ended.code else 0
 
 
 def _fail(error: QstashCloneError, code: int) -> int:
