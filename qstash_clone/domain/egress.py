@@ -104,7 +104,7 @@ class EgressPolicy:
 
 def _parse_entry(entry: str) -> IPv4Network | IPv6Network | str:
     try:
-        return ip_network(entry)
+        return ip_network(entry, strict=False)
     except ValueError:
         pass
     try:

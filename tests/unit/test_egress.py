@@ -135,7 +135,7 @@ def test_allow_private_allows_everything() -> None:
 
 
 def test_allowed_networks_add_to_the_public_ones() -> None:
-    policy = EgressPolicy(allowed=["10.1.0.0/16", " 192.168.7.7 ", "fd00:1::/32"])
+    policy = EgressPolicy(allowed=["10.1.2.3/16", " 192.168.7.7 ", "fd00:1::/32"])
     assert policy.allows_address(ip_address("10.1.255.1"))
     assert policy.allows_address(ip_address("192.168.7.7"))
     assert policy.allows_address(ip_address("fd00:1::5"))
@@ -153,9 +153,7 @@ def test_allowed_hosts_are_compared_without_case_and_trailing_dot() -> None:
     assert not PUBLIC.allows_host("hooks.internal")
 
 
-@pytest.mark.parametrize(
-    "entry", ["", "10.0.0.1/8", "10.0.0.0/33", "10.0.0", "http://a", "a b", "a/b", "a:80", "*.b", "[::1]", "a?"]
-)
+@pytest.mark.parametrize("entry", ["", "10.0.0.0/33", "10.0.0", "http://a", "a b", "a/b", "a:80", "*.b", "[::1]", "a?"])
 def test_an_entry_that_is_no_network_and_no_host_is_refused(entry: str) -> None:
     with pytest.raises(ValueError, match="is neither a network, nor an address, nor a host name"):
         EgressPolicy(allowed=[entry])
