@@ -184,13 +184,12 @@ class Supervisor:
         """Return, with the banner printed, when the api answers."""
         started = time.monotonic()
         is_patient = True
-        while not _is_ready(self._settings):
+        # With too little space it is not ready to store, and should say where it listens all the same.
+        while not _answers(self._settings, "/livez" if self._disk.is_low else "/readyz"):
             now = time.monotonic()
             if is_patient and now - started > SLOW_START_S:
                 is_patient = False
                 self._say(_UNANSWERED)
-            if self._disk.is_low:
-                break  # it answers, but not that it is ready
             self.step(now)
             if self._signals.pause(0.05):
                 return
@@ -220,12 +219,13 @@ def _with_free_port(settings: Settings) -> Settings:
         raise ConfigurationError(f"Cannot listen on port {port} of {host}: {reason}.") from None
 
 
-def _is_ready(settings: Settings) -> bool:
+def _answers(settings: Settings, path: str) -> bool:
+    host = reachable_host(settings.host)
     with (
         contextlib.suppress(OSError),
-        socket.create_connection((reachable_host(settings.host), settings.port), timeout=2.0) as connection,
+        socket.create_connection((host, settings.port), timeout=2.0) as connection,
     ):
-        connection.sendall(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
         return connection.recv(64).startswith(b"HTTP/1.1 200 ")
     return False
 

@@ -1,15 +1,24 @@
 """`qstash-clone dev` with real processes: starting, dying, going on, and stopping."""
 
 import json
+import re
 import signal
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from redis import Redis
 
-from qstash_clone.settings import DEVELOPMENT_CURRENT_SIGNING_KEY, DEVELOPMENT_NEXT_SIGNING_KEY, DEVELOPMENT_TOKEN
+from qstash_clone.settings import (
+    DEVELOPMENT_CURRENT_SIGNING_KEY,
+    DEVELOPMENT_NEXT_SIGNING_KEY,
+    DEVELOPMENT_TOKEN,
+    Settings,
+)
+from qstash_clone.storage.embedded import EmbeddedRedis
 from qstash_clone.storage.engine_program import EngineProgram, find_programs
+from qstash_clone.storage.keys import PartitionKeys
 from tests.dev.running import Dev
 from tests.support.eventually import eventually
 from tests.support.receiver import HANG, Receiver
@@ -107,15 +116,19 @@ async def test_second_ctrl_c_does_not_wait_for_deliveries(tmp_path: Path, receiv
         await eventually(lambda: dev.survivors() == [])
 
 
-async def test_too_little_disk_space_refuses_new_messages_and_says_so(tmp_path: Path) -> None:
+async def test_too_little_disk_space_refuses_new_messages_and_delivers_the_old_ones(
+    tmp_path: Path, receiver: Receiver
+) -> None:
+    async with Dev(tmp_path / "data", workers="1") as dev:
+        await dev.start()
+        await dev.publish(f"{receiver.url}/old", b"x", Upstash_Delay="2s")
+        assert await dev.stop() == 0
     async with Dev(tmp_path / "data", workers="1", min_free_disk_bytes=str(10**17)) as dev:
         await dev.start()
-        await dev.expect("new messages are answered 503")
-
-        async def refused() -> bool:
-            return (await dev.request("POST", "/v2/publish/http://localhost:9/", content=b"x")).status_code == 503
-
-        await eventually(refused, what="a publish to be answered 503")
+        assert "new messages are answered 503" in dev.new_output
+        await receiver.wait_for(1, path="/old")
+        refused = await dev.request("POST", f"/v2/publish/{receiver.url}/new", content=b"x")
+        assert (refused.status_code, "Retry-After" in refused.headers) == (503, True)
         assert (await dev.request("GET", "/v2/keys")).status_code == 200
         assert await dev.stop() == 0
 
@@ -181,14 +194,20 @@ async def test_folder_of_a_newer_engine(tmp_path: Path) -> None:
     assert "was written by Redis 99.1.0" in sentence
 
 
-async def test_store_of_other_settings(tmp_path: Path) -> None:
+async def test_store_of_a_newer_release(tmp_path: Path) -> None:
     async with Dev(tmp_path / "data", workers="1") as dev:
         await dev.start()
         assert await dev.stop() == 0
-    async with Dev(tmp_path / "data", workers="1", partitions="2") as dev:
+        engine = EmbeddedRedis(tmp_path / "data", ENGINES)
+        engine.start()
+        meta = PartitionKeys(Settings().key_namespace, 0, 1).meta
+        with Redis.from_url(engine.url) as client:  # pyright: ignore[reportUnknownMemberType]
+            assert client.hset(meta.decode(), "v", "99") == 0
+        engine.stop()
         dev.launch()
         assert await dev.ended() == 2
         assert "Traceback" not in dev.new_output
+        assert re.search(r"^qstash-clone (api|worker): .*99", dev.new_output, re.MULTILINE)
         assert "its reason is in the lines above" in dev.new_output
 
 
