@@ -47,6 +47,8 @@ class Process:
         self.log = log
         self._command = command
         self._popen: subprocess.Popen[bytes] | None = None
+        self._events: list[dict[str, Any]] = []
+        self._read_bytes = 0
 
     @property
     def pid(self) -> int:
@@ -163,15 +165,13 @@ class Process:
 
     def events(self, name: str | None = None, **fields: object) -> list[dict[str, Any]]:
         """The structured events written so far, of one name and with these fields; written at most 100 ms late."""
-        found: list[dict[str, Any]] = []
-        for line in self.log_text().splitlines():
-            if not line.startswith("{"):
-                continue
-            with contextlib.suppress(json.JSONDecodeError):  # the last line may be under way
-                event: dict[str, Any] = json.loads(line)
-                if name in (None, event.get("event")) and fields.items() <= event.items():
-                    found.append(event)
-        return found
+        if self.log.exists():
+            with self.log.open("rb") as log:
+                log.seek(self._read_bytes)
+                *lines, rest = log.read().split(b"\n")
+                self._read_bytes = log.tell() - len(rest)
+            self._events += [json.loads(line) for line in lines if line.startswith(b"{")]
+        return [event for event in self._events if name in (None, event["event"]) and fields.items() <= event.items()]
 
 
 def _stands_still(pid: int) -> bool:
@@ -242,6 +242,11 @@ class System:
         log = self.folder / f"worker-{len(self.workers)}.log"
         self.workers.append(Worker(settings=replace(self.settings, **changes), log=log))
         return self.workers[-1]
+
+    def attempts(self, message_id: str) -> list[dict[str, Any]]:
+        """The settled attempts of a message, oldest first, as the workers' logs tell them."""
+        events = [event for worker in self.workers for event in worker.events("attempt.settled", message_id=message_id)]
+        return sorted(events, key=lambda event: event["attempt"])
 
     def end(self) -> None:
         """Kill all and remove their logs."""
