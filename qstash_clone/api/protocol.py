@@ -2,8 +2,9 @@
 
 What uvicorn 0.54 leaves open and this class closes: heads of any size, clients that never finish a head or a body,
 answers in plain text for what is no HTTP, a request target that was decoded and cut at `#` on the way, headers that
-arrive after the body, and connections that stay mute after an upgrade they asked for in vain (Java's client does
-that by default). Deadlines are plain numbers that the server checks twice a second, so a request costs no timer.
+arrive after the body, and bodies of requests that ask for an upgrade, which the parser does not read (Java's client
+asks for HTTP/2 like that by default, and would publish empty messages). Deadlines are plain numbers that the server
+checks twice a second, so a request costs no timer.
 """
 
 import asyncio
@@ -40,6 +41,7 @@ _FRAMING_BYTES_PER_BODY_BYTE = 16
 
 _NEVER = float("inf")
 _IDLE, _HEAD, _BODY, _REFUSED = range(4)
+_NO_UPGRADE, _UPGRADE_SEEN, _REPLAYING = range(3)
 _ORIGIN = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in http.HTTPStatus}
 
@@ -94,6 +96,7 @@ class ApiProtocol(HttpToolsProtocol):
         self._framing_bytes = 0
         self._discarded_bytes = 0
         self._heads_begun = 0
+        self._upgrade = _NO_UPGRADE
         self._running: Cycle | None = None
         """The request that is being answered."""
         self._newest: Cycle | None = None
@@ -164,9 +167,7 @@ class ApiProtocol(HttpToolsProtocol):
             elif phase == _BODY and self._heads_begun == heads_begun:
                 self._count_framing(len(data) - (self._body_bytes - body_bytes))
         except httptools.HttpParserUpgrade as upgrade:
-            # The upgrade is ignored, as HTTP allows; a parser that saw one has to be replaced.
-            self.parser = httptools.HttpRequestParser(self)
-            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+            self._ignore_upgrade()
             rest = data[cast("int", upgrade.args[0]) :]
             if rest:
                 self.data_received(rest)
@@ -182,7 +183,20 @@ class ApiProtocol(HttpToolsProtocol):
         except _Refusal as refusal:
             self._refuse(refusal)
 
+    def _ignore_upgrade(self) -> None:
+        """Read on as if the request had not asked for another protocol, as HTTP allows.
+
+        The parser stops after the head of such a request: a fresh one is told how the body is framed.
+        """
+        framing = [line for line in self.headers if line[0] in (b"content-length", b"transfer-encoding")]
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._upgrade = _REPLAYING
+        self.parser.feed_data(b"POST / HTTP/1.1\r\n" + b"".join(b"%b: %b\r\n" % line for line in framing) + b"\r\n")
+
     def on_message_begin(self) -> None:
+        if self._upgrade:
+            return
         self._phase = _HEAD
         self._heads_begun += 1
         self.deadline = self.loop.time() + self.config.head_timeout_s
@@ -193,6 +207,8 @@ class ApiProtocol(HttpToolsProtocol):
         self.headers = []
 
     def on_url(self, url: bytes) -> None:
+        if self._upgrade:
+            return
         self.url += url
         self._head_bytes += len(url)
         if self._head_bytes > self.config.max_header_bytes:
@@ -214,6 +230,11 @@ class ApiProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         parser = self.parser
+        if self._upgrade:
+            self._upgrade = _NO_UPGRADE
+            return
+        if parser.should_upgrade():
+            self._upgrade = _UPGRADE_SEEN
         version = parser.get_http_version()
         path, _, query = _origin_form(self.url).partition(b"?")
         self._phase = _BODY
@@ -254,6 +275,8 @@ class ApiProtocol(HttpToolsProtocol):
         cycle.message_event.set()
 
     def on_message_complete(self) -> None:
+        if self._upgrade:
+            return
         self._phase = _IDLE
         cycle = self.cycle
         cycle.more_body = False
