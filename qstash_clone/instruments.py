@@ -35,9 +35,9 @@ class _Row:
         self.used = 0
 
     def reserve(self, count: int) -> int:
-        first, self.used = self.used, self.used + count
-        if self.used > _CELLS:
+        if self.used + count > _CELLS:
             raise ValueError(f"All instruments together have more than {_CELLS} cells.")
+        first, self.used = self.used, self.used + count
         return first
 
 
