@@ -1,0 +1,106 @@
+"""What the backlog of one host and the silence of another cost the messages of a third."""
+
+from bench.backlog import lay
+from bench.engine import SIGNING_KEY, TOKEN
+from bench.measures.latency import latencies_ms
+from bench.plan import Bench
+from bench.report import BenchFailure, Figure, percentile
+from bench.service import DRAIN_PATIENCE_S, check_arrivals, eventually, start_api, start_worker
+from bench.tools.channel import Tool
+from bench.tools.samples import destination, publish_request
+
+SLOW_ANSWER_MS = 100
+_HANGING = 500
+_GAP_MS = 15
+_SHARES = (0.5, 0.99)
+
+
+async def measure(bench: Bench) -> list[Figure]:
+    """Latency of the third host: alone, beside a backlog that its host is slow to take, beside one taken at once."""
+    count = bench.sizes.lone_messages
+    others = bench.sizes.others
+    with bench.engine() as engine:
+        async with bench.nursery() as nursery, bench.store(engine) as store:
+            receiver = await Tool.start(nursery, "receiver")
+            ports = {
+                name: int((await receiver.ask("listen", name=name, timeout_s=5, **how))["port"])
+                for name, how in {
+                    "third": {},
+                    "fast": {},
+                    "slow": {"delay_ms": SLOW_ANSWER_MS},
+                    "hanging": {"hangs": True},
+                }.items()
+            }
+            _, api_port = await start_api(nursery, engine)
+            worker = await start_worker(nursery, engine)
+            load = await Tool.start(nursery, "load")
+            request = publish_request(api_port, TOKEN, destination(ports["third"])).decode("latin-1")
+
+            async def third(count: int) -> list[float]:
+                await receiver.ask("reset", timeout_s=5)
+                answer = await load.ask(
+                    "paced",
+                    timeout_s=count + 30,
+                    port=api_port,
+                    request=request,
+                    count=count,
+                    gap_ms=_GAP_MS,
+                )
+                if answer["refused"]:
+                    raise BenchFailure("fairness: a publish was refused")
+                await receiver.ask("expect", name="third", count=count, patience_s=30, timeout_s=35)
+                collected = await receiver.ask("collect", name="third", key=SIGNING_KEY, timeout_s=10)
+                check_arrivals(answer["message_ids"], collected, "fairness")
+                return latencies_ms(collected)
+
+            async def beside(name: str, seconds: float) -> tuple[list[float], int]:
+                """Latencies while `others` messages wait for another host, and how many of those still wait then."""
+                await lay(store, others, destination(ports[name]))
+                latencies = await third(min(count, int(seconds * 1000 / _GAP_MS)))
+                return latencies, engine.unfinished() - _HANGING
+
+            async def only_hanging() -> bool:
+                return engine.unfinished() <= _HANGING
+
+            bench.say("fairness: idle")
+            await third(20)
+            idle = await third(count)
+            await lay(store, _HANGING, destination(ports["hanging"]))
+            bench.say(f"fairness: {others} messages for a slow host, {_HANGING} for a hanging one")
+            slow, slow_left = await beside("slow", 60)
+            await eventually(
+                only_hanging, worker, "the backlog is not drained", patience_s=DRAIN_PATIENCE_S, interval_s=0.1
+            )
+            bench.say(f"fairness: {others} messages for a fast host")
+            # So many that they last as long as the measurement.
+            fast, _ = await beside("fast", others / 8000)
+            await eventually(
+                only_hanging, worker, "the backlog is not drained", patience_s=DRAIN_PATIENCE_S, interval_s=0.1
+            )
+            worker.check()
+            await worker.kill()  # it would wait for the hanging host
+    return [
+        _figure(name, share, latencies, idle, note)
+        for name, latencies, note in (
+            (
+                "a slow host",
+                slow,
+                f"{others:,} waiting for it, {slow_left:,} at the end; a hanging host has {_HANGING}",
+            ),
+            ("a fast host", fast, f"{others:,} waiting, the worker is saturated; a hanging host has {_HANGING}"),
+        )
+        for share in _SHARES
+    ]
+
+
+def _figure(name: str, share: float, latencies: list[float], idle: list[float], note: str) -> Figure:
+    value, reference = percentile(latencies, share), percentile(idle, share)
+    return Figure(
+        measure="fairness",
+        name=f"another host's latency beside {name}, p{share * 100:.0f}",
+        value=value,
+        unit="ms",
+        reference=reference,
+        ratio=reference / value,
+        note=note,
+    )

@@ -1,0 +1,71 @@
+"""From publish to arrival on an idle system, beside a client that sends to the receiver itself."""
+
+from bench.engine import SIGNING_KEY, TOKEN
+from bench.plan import Bench
+from bench.report import BenchFailure, Budget, Figure, percentile
+from bench.service import check_arrivals, drained, start_api, start_worker
+from bench.tools.channel import Tool
+from bench.tools.samples import destination, plain_request, publish_request
+
+GAP_MS = 15
+_WARM_UP = 20
+
+
+async def measure(bench: Bench) -> list[Figure]:
+    """One message at a time, with pauses of random length between them."""
+    count = bench.sizes.lone_messages
+    with bench.engine() as engine:
+        async with bench.nursery() as nursery:
+            receiver = await Tool.start(nursery, "receiver")
+            port = (await receiver.ask("listen", name="fast", timeout_s=5))["port"]
+            url = destination(port)
+            _, api_port = await start_api(nursery, engine)
+            worker = await start_worker(nursery, engine)
+            load = await Tool.start(nursery, "load")
+
+            async def run(target: int, request: bytes, count: int) -> list[str]:
+                await receiver.ask("reset", timeout_s=5)
+                answer = await load.ask(
+                    "paced",
+                    timeout_s=count * GAP_MS / 100 + 30,
+                    port=target,
+                    request=request.decode("latin-1"),
+                    count=count,
+                    gap_ms=GAP_MS,
+                )
+                if answer["refused"]:
+                    raise BenchFailure("latency: a request was refused")
+                return answer["message_ids"]
+
+            bench.say(f"latency: {count} messages, one at a time")
+            publish = publish_request(api_port, TOKEN, url)
+            await run(api_port, publish, _WARM_UP)
+            await drained(engine, worker)
+            expected = await run(api_port, publish, count)
+            await drained(engine, worker)
+            collected = await receiver.ask("collect", name="fast", key=SIGNING_KEY, timeout_s=10)
+            check_arrivals(expected, collected, "latency")
+            latencies = latencies_ms(collected)
+            await run(port, plain_request(port, url), count)
+            direct = latencies_ms(await receiver.ask("collect", name="fast", timeout_s=10))
+    note = "the reference is the client sending to the receiver itself"
+    return [
+        Figure(
+            measure="latency",
+            name=f"publish to arrival, p{share * 100:.0f}",
+            value=percentile(latencies, share),
+            unit="ms",
+            reference=percentile(direct, share),
+            budget=Budget(limit=limit, unit="ms"),
+            note=note,
+        )
+        for share, limit in ((0.5, 5), (0.99, 15))
+    ]
+
+
+def latencies_ms(collected: dict[str, list[int]]) -> list[float]:
+    """From the time in each body, at which it was sent, to its arrival."""
+    return [
+        (arrived_ns - sent_ns) / 1e6
+        for arrived_ns, sent_ns in zip(collected["arrived_ns"], collected["sent_ns"], strict=True)
+    ]

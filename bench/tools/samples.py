@@ -1,0 +1,46 @@
+"""The message that everything is measured with: 200 B body, 63 B of forwarded headers, 43 B URL."""
+
+BODY_BYTES = 200
+HEADER_BYTES = 63
+URL_BYTES = 43
+STAMP_DIGITS = 20
+"""A body begins with the time it was sent at, in ns, where a measure needs it."""
+
+HEADERS = (("Content-Type", "application/json"), ("X-Event-Kind", "order.created.version-1"))
+"""As the destination receives them."""
+_FILLER = b'{"order": 1234567890, "lines": ["' + b"x" * BODY_BYTES
+BODY = (b"0" * STAMP_DIGITS + _FILLER)[: BODY_BYTES - 3] + b'"]}'
+
+assert len(BODY) == BODY_BYTES
+assert sum(len(name) + len(value) for name, value in HEADERS) == HEADER_BYTES
+
+
+def destination(port: int) -> str:
+    """A URL of the usual length on this machine."""
+    origin = f"http://127.0.0.1:{port}/"
+    return origin + "d" * (URL_BYTES - len(origin))
+
+
+def publish_request(port: int, token: str, url: str) -> bytes:
+    """A whole publish; the last `BODY_BYTES` bytes are the body."""
+    (content_type, media_type), (name, value) = HEADERS
+    return (
+        f"POST /v2/publish/{url} HTTP/1.1\r\n"
+        f"Host: 127.0.0.1:{port}\r\n"
+        f"Authorization: Bearer {token}\r\n"
+        f"{content_type}: {media_type}\r\n"
+        f"Upstash-Forward-{name}: {value}\r\n"
+        "Accept: */*\r\n"
+        "User-Agent: bench\r\n"
+        f"Content-Length: {BODY_BYTES}\r\n\r\n"
+    ).encode() + BODY
+
+
+def plain_request(port: int, url: str) -> bytes:
+    """The same body sent to the destination itself."""
+    lines = "".join(f"{name}: {value}\r\n" for name, value in HEADERS)
+    path = "/" + url.split("/", 3)[3]
+    return (
+        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n{lines}Accept: */*\r\nUser-Agent: bench\r\n"
+        f"Content-Length: {BODY_BYTES}\r\n\r\n"
+    ).encode() + BODY
