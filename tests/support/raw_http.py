@@ -39,7 +39,7 @@ class RawHttp:
 
     def __init__(self, port: int, host: str = "127.0.0.1") -> None:
         self._host = host
-        self._port = port
+        self.port = port
 
     async def request(
         self, method: str, target: str, headers: Headers = (), body: bytes = b"", *, timeout_s: float = 20.0
@@ -49,7 +49,7 @@ class RawHttp:
         names = {name.lower() for name, _ in lines}
         if not names & {"content-length", "transfer-encoding"}:
             lines.append(("Content-Length", str(len(body))))
-        head = f"{method} {target} HTTP/1.1\r\nHost: {self._host}:{self._port}\r\n".encode("latin-1")
+        head = f"{method} {target} HTTP/1.1\r\nHost: {self._host}:{self.port}\r\n".encode("latin-1")
         for name, value in lines:
             head += name.encode("latin-1") + b": " + (value if isinstance(value, bytes) else value.encode()) + b"\r\n"
         return await self.exchange(head + b"\r\n" + body, timeout_s=timeout_s)
@@ -57,7 +57,7 @@ class RawHttp:
     async def exchange(self, data: bytes, *, timeout_s: float = 20.0) -> Answer:
         """Send these bytes and read one answer."""
         async with asyncio.timeout(timeout_s):
-            reader, writer = await asyncio.open_connection(self._host, self._port)
+            reader, writer = await asyncio.open_connection(self._host, self.port)
             try:
                 writer.write(data)
                 return await read_answer(reader)
@@ -66,7 +66,7 @@ class RawHttp:
 
     async def send_and_leave(self, data: bytes) -> None:
         """Send these bytes and close the connection, without waiting for an answer."""
-        _, writer = await asyncio.open_connection(self._host, self._port)
+        _, writer = await asyncio.open_connection(self._host, self.port)
         writer.write(data)
         await writer.drain()
         writer.close()
