@@ -86,7 +86,7 @@ class RedisAdminStore:
 
     async def cancel(self, message_id: MessageId) -> CancelResult:
         keys = self._keys[partition_of(message_id, len(self._keys))]
-        reply, tries = await self._runner.run(
+        reply, is_repeated = await self._runner.run(
             "cancel",
             [keys.meta, keys.timers, keys.ring, keys.parked, keys.log],
             [STORAGE_VERSION, message_id, self._message_grace_ms],
@@ -94,8 +94,8 @@ class RedisAdminStore:
         word = reply[0].decode()
         if word == "already_canceled":
             # The reply of an earlier try of this very call may be the one that was lost.
-            return CancelResult.CANCELED if tries > 1 else CancelResult.NOT_FOUND
-        if word == "already_requested" and tries > 1:
+            return CancelResult.CANCELED if is_repeated else CancelResult.NOT_FOUND
+        if word == "already_requested" and is_repeated:
             return CancelResult.REQUESTED
         return CancelResult(word)
 
@@ -142,8 +142,11 @@ class RedisAdminStore:
         if place is None:
             return False
         keys, entry = self._locate(place)
-        reply, tries = await self._runner.run("delete_dead_letter", [keys.meta, keys.dlq], [STORAGE_VERSION, entry])
-        return reply[0] == b"deleted" or tries > 1
+        reply, is_repeated = await self._runner.run(
+            "delete_dead_letter", [keys.meta, keys.dlq], [STORAGE_VERSION, entry]
+        )
+        # Not there any more after a lost reply: most probably because the lost reply said "deleted".
+        return reply[0] == b"deleted" or is_repeated
 
     async def retry_dead_letter(self, dlq_id: str) -> MessageId | None:
         place = _Place.parse(dlq_id)

@@ -1,6 +1,7 @@
 """What workers do: claim, extend, settle, release, promote, and the care of partitions."""
 
 import logging
+import struct
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -127,19 +128,28 @@ class RedisDeliveryStore:
         for token in taken:
             entry_id, _, message_id = token.partition(b" ")
             args += (entry_id, message_id)
-        reply, _ = await self._runner.run(
+        reply, is_repeated = await self._runner.run(
             "claim", [keys.meta, keys.ready, keys.ring, keys.parked, keys.log, keys.dlq], args
         )
         _, now_ms, current_key, next_key, rang, dead, faults, *claimed = reply
         for fault in faults:
             # The entry stays pending and is reclaimed when its lease is over.
             observability.emit(observability.CLAIM_FAILED, level=logging.ERROR, detail=fault.decode(errors="replace"))
+        claims: list[Claim] = []
+        for at in range(0, len(claimed), 3):
+            try:
+                claims.append(decode_claim(partition, *claimed[at : at + 3]))
+            except (ValueError, struct.error) as error:
+                # Left to its lease, and after `max_claims` to the quarantine: it must not take the others along.
+                detail = f"The record of {claimed[at + 1].hex()} cannot be read: {error}"
+                observability.emit(observability.CLAIM_FAILED, level=logging.ERROR, detail=detail)
         return ClaimBatch(
-            claims=[decode_claim(partition, *claimed[at : at + 3]) for at in range(0, len(claimed), 3)],
+            claims=claims,
             now_ms=now_ms,
             signing_keys=SigningKeys(current=current_key.decode(), next=next_key.decode()),
             dead_lettered=[MessageId(message_id) for message_id in dead],
-            rang=rang == 1,
+            # The reply that was lost may have had a doorbell in it.
+            rang=rang == 1 or is_repeated,
         )
 
     async def fetch_body(self, claim: Claim) -> bytes:

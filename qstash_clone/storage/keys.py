@@ -9,6 +9,12 @@ CONSUMER_GROUP: Final = "workers"
 """The one consumer group of the ready stream."""
 
 
+def store_key(namespace: str) -> bytes:
+    """string, for ever: the number of partitions, for which the keys of a partition cannot be asked: another number
+    has other hash tags. Written when the store is opened."""
+    return f"{{{namespace}:store}}".encode()
+
+
 class PartitionKeys:
     """The keys of one partition; all share its hash tag, so that one script may touch any of them."""
 

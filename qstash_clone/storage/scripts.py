@@ -81,19 +81,21 @@ class ScriptRunner:
             script = self._scripts[name] = Script(name)
         return script
 
-    async def run(self, name: str, keys: Sequence[bytes], args: Sequence[Argument]) -> tuple[list[Any], int]:
-        """The script's reply and the number of tries it took.
+    async def run(self, name: str, keys: Sequence[bytes], args: Sequence[Argument]) -> tuple[list[Any], bool]:
+        """The script's reply, and whether an earlier try of this very call may have run, so that the reply may describe
+        what that one did.
 
-        A reply after more than one try may describe what an earlier try did. Raises `StorageUnavailable`,
-        `StorageFull`, `StoreIncompatible`.
+        Raises `StorageUnavailable`, `StorageFull`, `StoreIncompatible`.
         """
         script = self._script(name)
+        may_have_run = False
         for attempt in range(1, MAX_TRIES + 1):
             try:
                 reply = await self._call(script, keys, args)
             except MAY_HAVE_RUN as error:
                 if attempt == MAX_TRIES:
                     raise translate(error) from error
+                may_have_run = True
                 await asyncio.sleep(RETRY_PAUSE_MS[attempt - 1] / 1000)
                 continue
             except RedisError as error:
@@ -108,7 +110,7 @@ class ScriptRunner:
                     f"The store in Redis has version {reply[1].decode()}; this release reads version"
                     f" {STORAGE_VERSION}. Start the release that wrote it, or use another key namespace."
                 )
-            return reply, attempt
+            return reply, may_have_run
         raise StorageUnavailable("Redis loses its data while it is being written to.")
 
     async def _call(self, script: Script, keys: Sequence[bytes], args: Sequence[Argument]) -> list[Any]:

@@ -1,6 +1,7 @@
 --[[
-claim.lua: lease messages: entries already taken by a blocking read, new ones, and those of expired leases.
+claim.lua: lease messages: entries already taken by a blocking read, those of expired leases, and new ones.
 
+Repeated with the same taken entries it returns the same leases again. Other leases whose reply was lost expire.
 Counts the claim before the work, so that a message that kills its workers is dead-lettered after `max_claims`.
 
 KEYS
@@ -46,6 +47,7 @@ redis.call('EXISTS', ring, parked, log, dlq)
 write_when_full(ready, group)
 
 local REPLY_BYTES = 1048576
+local NEW, TAKEN, EXPIRED = 1, 2, 3 -- where an entry comes from
 local rang, dropped, dead, faults, reply_bytes = 0, 0, {}, {}, 0
 local reply = {'ok', partition.now_ms, partition.current_key, partition.next_key, 0, dead, faults}
 
@@ -63,46 +65,13 @@ local function drop(entry_id)
   dropped = dropped + 1
 end
 
-local function lease(entry_id, id, is_reclaimed)
-  if id == '' then
-    drop(entry_id)
-    rang = 1
-    return
-  end
-  local key = message_key(partition.prefix, id)
-  local record = redis.call('GETRANGE', key, 0, record_bytes - 1)
-  local head = read_head(record)
-  if head and head.fixed_bytes > #record then
-    record = redis.call('GETRANGE', key, 0, head.fixed_bytes - 1)
-  end
-  -- Cancelled while it waited, or an entry that outlived its message.
-  if not head or not (head.state == QUEUED or (is_reclaimed and head.state == ACTIVE)) then
-    drop(entry_id)
-    return
-  end
-  if head.flags == CANCEL_REQUESTED then
-    -- The attempt that was under way was lost or handed back: the cancellation wins.
-    drop(entry_id)
-    release_place(partition, ring, parked, head.lane, id)
-    head.state, head.due_ms = CANCELED, partition.now_ms
-    write_head(key, head)
-    redis.call('PEXPIRE', key, grace_ms)
-    log_event(log, 'X', id)
-    return
-  end
-  head.generation = (head.generation + 1) % GENERATIONS
-  if head.claims >= max_claims then
-    drop(entry_id)
-    release_place(partition, ring, parked, head.lane, id)
-    append_attempt(key, partition.now_ms, quarantine)
-    dead_letter(partition, dlq, log, key, id, head, dlq_retention_ms)
-    dead[#dead + 1] = id
-    return
-  end
-  head.claims = head.claims + 1
-  head.state = ACTIVE
-  write_head(key, head)
-  log_event(log, 'A', id)
+-- The entry goes last: a step that breaks off leaves a message that is looked at again when its lease is over.
+local function finish(entry_id, lane, id)
+  drop(entry_id)
+  release_place(partition, ring, parked, lane, id)
+end
+
+local function show(entry_id, id, record, head)
   -- A large reply would hold up everybody else: what is over the budget goes without its body.
   local shown = math.min(#record, head.total_bytes)
   if reply_bytes + shown > REPLY_BYTES then
@@ -115,11 +84,61 @@ local function lease(entry_id, id, is_reclaimed)
     .. struct.pack('>BI2', head.claims, head.generation) .. string.sub(record, 7, shown)
 end
 
+local function lease(entry_id, id, source)
+  if id == '' then
+    drop(entry_id)
+    rang = 1
+    return
+  end
+  local key = message_key(partition.prefix, id)
+  local record = redis.call('GETRANGE', key, 0, record_bytes - 1)
+  local head = read_head(record)
+  if head and head.fixed_bytes > #record then
+    record = redis.call('GETRANGE', key, 0, head.fixed_bytes - 1)
+  end
+  -- Cancelled while it waited, or an entry that outlived its message.
+  if not head or not (head.state == QUEUED or (head.state == ACTIVE and source ~= NEW)) then
+    drop(entry_id)
+    return
+  end
+  if head.flags == CANCEL_REQUESTED then
+    -- The attempt that was under way was lost or handed back: the cancellation wins.
+    look_at_place(partition, ring, parked, head.lane)
+    head.state, head.due_ms = CANCELED, partition.now_ms
+    write_head(key, head)
+    redis.call('PEXPIRE', key, grace_ms)
+    finish(entry_id, head.lane, id)
+    log_event(log, 'X', id)
+    return
+  end
+  if head.state == ACTIVE and source == TAKEN then
+    -- An earlier claim of this entry went through, but its reply was lost: nobody knows of its generation yet.
+    show(entry_id, id, record, head)
+    return
+  end
+  head.generation = (head.generation + 1) % GENERATIONS
+  if head.claims >= max_claims then
+    look_at_place(partition, ring, parked, head.lane)
+    append_attempt(key, partition.now_ms, quarantine)
+    dead_letter(partition, dlq, log, key, id, head, dlq_retention_ms)
+    finish(entry_id, head.lane, id)
+    dead[#dead + 1] = id
+    return
+  end
+  head.claims = head.claims + 1
+  head.state = ACTIVE
+  write_head(key, head)
+  log_event(log, 'A', id)
+  show(entry_id, id, record, head)
+end
+
+local is_taken = {}
 for at = first_taken, #ARGV, 2 do
   local entry_id, id = ARGV[at], ARGV[at + 1]
   local pending = redis.call('XPENDING', ready, group, entry_id, entry_id, 1)[1]
   if pending and pending[2] == consumer then
-    guarded(lease, entry_id, id, false)
+    is_taken[entry_id] = true
+    guarded(lease, entry_id, id, TAKEN)
     limit = limit - 1
   end
 end
@@ -134,10 +153,11 @@ if lease_ms > 0 then
     local taken = redis.call('XAUTOCLAIM', ready, group, consumer, lease_ms, start, 'COUNT', limit)
     start = taken[1]
     for _, entry in ipairs(taken[2]) do
-      -- 6.2 answers false for an entry that was deleted while pending.
-      if entry then
+      -- 6.2 answers false for an entry that was deleted while pending. One that was taken longer than a lease ago was
+      -- leased above; here only its lease was renewed.
+      if entry and not is_taken[entry[1]] then
         local fields = entry[2]
-        guarded(lease, entry[1], fields[1] == 'i' and fields[2] or '', true)
+        guarded(lease, entry[1], fields[1] == 'i' and fields[2] or '', EXPIRED)
         limit = limit - 1
       end
     end
@@ -149,7 +169,7 @@ if limit > 0 then
   if streams then
     for _, entry in ipairs(streams[1][2]) do
       local fields = entry[2]
-      guarded(lease, entry[1], fields[1] == 'i' and fields[2] or '', false)
+      guarded(lease, entry[1], fields[1] == 'i' and fields[2] or '', NEW)
     end
   end
 end

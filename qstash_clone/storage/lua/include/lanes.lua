@@ -7,7 +7,9 @@ A lane may hold as many places as are free: alone it gets half of the capacity, 
 and there is always a place for one that holds none. So a destination that hangs never fills the workers.
 Admitted messages are members of a set, not a count: repeating a step cannot leak a place.
 
-Every function reads all keys that it will write before it writes the first.
+Every function reads all keys that it will write before it writes the first. Should a script break off half-way all the
+same (a slot on its way to another master), a message may be left in two places, of which one is dropped when its turn
+comes, but never in none: it is put into the next place before it is taken out of the last.
 ]]
 local function free_places(partition, ready)
   return partition.capacity - redis.call('XLEN', ready)
@@ -35,10 +37,17 @@ local function enqueue(partition, ready, ring, lane, look, id)
     admit_one(partition, ready, lane, id)
     return
   end
-  redis.call('RPUSH', partition.prefix .. 'l:' .. lane, id)
   if look.waiting == 0 then
     redis.call('RPUSH', ring, lane)
   end
+  redis.call('RPUSH', partition.prefix .. 'l:' .. lane, id)
+end
+
+-- What release_place will need to know; reads only.
+local function look_at_place(partition, ring, parked, lane)
+  redis.call('SCARD', partition.prefix .. 'a:' .. lane)
+  redis.call('SCARD', parked)
+  redis.call('LLEN', ring)
 end
 
 -- The place of a message that left ready or flight is free again; a parked lane gets its turns back.
@@ -47,6 +56,31 @@ local function release_place(partition, ring, parked, lane, id)
   if redis.call('SREM', parked, lane) == 1 then
     redis.call('RPUSH', ring, lane)
   end
+end
+
+local function take_turn(partition, ready, ring, parked, lane)
+  local list = partition.prefix .. 'l:' .. lane
+  local waiting = redis.call('LLEN', list)
+  if waiting == 0 then
+    redis.call('LPOP', ring)
+    return
+  end
+  if redis.call('SCARD', partition.prefix .. 'a:' .. lane) >= partition.free then
+    redis.call('SADD', parked, lane)
+    redis.call('LPOP', ring)
+    return
+  end
+  local id = redis.call('LINDEX', list, 0)
+  -- A cancelled message leaves its line only here: taking it out of the middle would cost O(waiting).
+  if string.byte(redis.call('GETRANGE', message_key(partition.prefix, id), 1, 1)) == QUEUED then
+    admit_one(partition, ready, lane, id)
+  end
+  if waiting > 1 then
+    redis.call('LMOVE', ring, ring, 'LEFT', 'RIGHT')
+  else
+    redis.call('LPOP', ring)
+  end
+  redis.call('LPOP', list)
 end
 
 -- Gives turns round-robin, at most `limit` of them.
@@ -59,24 +93,10 @@ local function admit(partition, ready, ring, parked, limit)
     if not lane then
       return
     end
-    local list = partition.prefix .. 'l:' .. lane
-    local id = redis.call('LINDEX', list, 0)
-    if not id then
-      redis.call('LPOP', ring)
-    elseif redis.call('SCARD', partition.prefix .. 'a:' .. lane) >= partition.free then
-      redis.call('LPOP', ring)
+    if not pcall(take_turn, partition, ready, ring, parked, lane) then
+      -- The other lanes go on without it; the next heartbeat gives it another turn.
       redis.call('SADD', parked, lane)
-    else
-      local state = string.byte(redis.call('GETRANGE', message_key(partition.prefix, id), 1, 1))
-      redis.call('LPOP', list)
       redis.call('LPOP', ring)
-      if redis.call('EXISTS', list) == 1 then
-        redis.call('RPUSH', ring, lane)
-      end
-      -- A cancelled message leaves its line only here: taking it out of the middle would cost O(waiting).
-      if state == QUEUED then
-        admit_one(partition, ready, lane, id)
-      end
     end
   end
 end

@@ -1,0 +1,29 @@
+"""Makes a key unusable for a while, as a key is during the migration of its slot: every command on it fails."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import redis.asyncio
+
+ASIDE = b"aside:"
+
+
+@asynccontextmanager
+async def damaged(client: "redis.asyncio.Redis", key: bytes) -> AsyncGenerator[None]:
+    """Inside, `key` has a type that no script expects there; afterwards it is what it was."""
+    commands: Any = client
+    is_there = await commands.exists(key)
+    if is_there:
+        await commands.rename(key, ASIDE + key)
+    # Nothing is stored as a sorted set but the timers and the workers, and nothing as a plain set but places.
+    if key.endswith((b"timers", b"workers")):
+        await commands.sadd(key, "damaged")
+    else:
+        await commands.zadd(key, {"damaged": 0})
+    try:
+        yield
+    finally:
+        await commands.delete(key)
+        if is_there:
+            await commands.rename(ASIDE + key, key)

@@ -1,0 +1,241 @@
+"""A look behind the store: everything one key namespace holds, and what about it contradicts the design."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import redis
+
+from qstash_clone.domain.message import State, StoredMessage
+from qstash_clone.ids import MessageId
+from qstash_clone.storage.codec import decode_record
+from qstash_clone.storage.keys import CONSUMER_GROUP, PartitionKeys, store_key
+
+OWNED_FOR_EVER = frozenset({"meta", "ready", "timers", "ring", "parked", "log", "dlq", "workers", "capacity"})
+"""Keys of a partition without a lifetime; docs/reference/redis-keys.md names who takes out what is put in."""
+
+LogEntry = tuple[str, bytes, bytes]
+"""Letter, message id, details."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """A message's record and the ms it has left (-1: for ever)."""
+
+    stored: StoredMessage
+    ttl_ms: int
+
+
+@dataclass(slots=True, kw_only=True)
+class Partition:
+    """What one partition holds, decoded."""
+
+    meta: dict[str, bytes] = field(default_factory=dict[str, bytes])
+    entries: dict[bytes, bytes | None] = field(default_factory=dict[bytes, bytes | None])
+    """The ready stream: entry id -> message id, None for a doorbell."""
+    pending: dict[bytes, str] = field(default_factory=dict[bytes, str])
+    """Entry id -> consumer."""
+    timers: dict[bytes, int] = field(default_factory=dict[bytes, int])
+    ring: list[str] = field(default_factory=list[str])
+    parked: set[str] = field(default_factory=set[str])
+    lanes: dict[str, list[bytes]] = field(default_factory=dict[str, list[bytes]])
+    admitted: dict[str, set[bytes]] = field(default_factory=dict[str, set[bytes]])
+    records: dict[bytes, Record] = field(default_factory=dict[bytes, Record])
+    log: list[LogEntry] = field(default_factory=list[LogEntry])
+    dlq: list[tuple[str, bytes]] = field(default_factory=list[tuple[str, bytes]])
+    workers: set[str] = field(default_factory=set[str])
+    capacity: dict[str, int] = field(default_factory=dict[str, int])
+    unknown: list[bytes] = field(default_factory=list[bytes])
+
+    @property
+    def bells(self) -> int:
+        """Doorbells nobody has answered."""
+        return sum(message_id is None for message_id in self.entries.values())
+
+    def letters(self, message_id: MessageId) -> str:
+        """The log of one message, as letters in order of writing."""
+        return "".join(letter for letter, of, _ in self.log if of == message_id)
+
+
+class Inspector:
+    """Reads namespaces of one server."""
+
+    def __init__(self, redis_url: str) -> None:
+        self._client: Any = redis.Redis.from_url(redis_url)  # pyright: ignore[reportUnknownMemberType]
+
+    def close(self) -> None:
+        self._client.close()
+
+    def all_keys(self, namespace: str) -> list[bytes]:
+        """Every key of the namespace, sorted."""
+        found: set[bytes] = set(self._client.scan_iter(match=f"{{{namespace}:*", count=10_000))
+        return sorted(found)
+
+    def read(self, namespace: str, partition: int = 0, partitions: int = 1) -> Partition:
+        """One partition. Call it between scripts, not during one: it takes several round trips."""
+        keys = PartitionKeys(namespace, partition, partitions)
+        found = Partition()
+        own = [key for key in self.all_keys(namespace) if key.startswith(keys.prefix)]
+        with self._client.pipeline(transaction=True) as pipe:
+            pipe.hgetall(keys.meta)
+            pipe.xrange(keys.ready)
+            pipe.zrange(keys.timers, 0, -1, withscores=True)
+            pipe.lrange(keys.ring, 0, -1)
+            pipe.smembers(keys.parked)
+            pipe.xrange(keys.log)
+            pipe.xrange(keys.dlq)
+            pipe.zrange(keys.workers, 0, -1)
+            pipe.hgetall(keys.capacity)
+            for key in own:
+                match key[len(keys.prefix) :]:
+                    case name if name.startswith(b"l:"):
+                        pipe.lrange(key, 0, -1)
+                    case name if name.startswith(b"a:"):
+                        pipe.smembers(key)
+                    case name if _is_record(name):
+                        pipe.get(key)
+                        pipe.pttl(key)
+                    case _:
+                        pass
+            meta, ready, timers, ring, parked, log, dlq, workers, capacity, *rest = pipe.execute()
+        found.meta = {name.decode(): value for name, value in meta.items()}
+        found.entries = {entry_id: fields.get(b"i") for entry_id, fields in ready}
+        found.timers = {message_id: int(score) for message_id, score in timers}
+        found.ring = [lane.decode() for lane in ring]
+        found.parked = {lane.decode() for lane in parked}
+        found.log = [_log_entry(fields[b"e"]) for _, fields in log]
+        found.dlq = [(entry_id.decode(), fields[b"i"]) for entry_id, fields in dlq]
+        found.workers = {worker.decode() for worker in workers}
+        found.capacity = {worker.decode(): int(held) for worker, held in capacity.items()}
+        values = iter(rest)
+        for key in own:
+            name = key[len(keys.prefix) :]
+            if name.startswith(b"l:"):
+                found.lanes[name[2:].decode()] = next(values)
+            elif name.startswith(b"a:"):
+                found.admitted[name[2:].decode()] = next(values)
+            elif _is_record(name):
+                record, ttl_ms = next(values), next(values)
+                if record is not None:  # else it expired between the two looks
+                    stored = decode_record(MessageId(name[1:]), record)
+                    found.records[name[1:]] = Record(stored=stored, ttl_ms=ttl_ms)
+            elif name.decode(errors="replace") not in OWNED_FOR_EVER:
+                found.unknown.append(key)
+        if meta:
+            for item in self._client.xpending_range(keys.ready, CONSUMER_GROUP, "-", "+", 1_000_000):
+                found.pending[item["message_id"]] = item["consumer"].decode()
+        return found
+
+    def problems(self, namespace: str, partitions: int = 1) -> list[str]:
+        """What contradicts the invariants, one sentence each; nothing on a sound store."""
+        prefixes = tuple(PartitionKeys(namespace, number, partitions).prefix for number in range(partitions))
+        found = [
+            f"{key!r} belongs to no partition"
+            for key in self.all_keys(namespace)
+            if not key.startswith(prefixes) and key != store_key(namespace)
+        ]
+        for number in range(partitions):
+            partition = self.read(namespace, number, partitions)
+            found += [f"partition {number}: {problem}" for problem in find_problems(partition)]
+        return found
+
+
+def _is_record(name: bytes) -> bool:
+    return name.startswith(b"m") and len(name) == 13
+
+
+def _log_entry(raw: bytes) -> LogEntry:
+    return chr(raw[0]), raw[1:13], raw[13:]
+
+
+def find_problems(partition: Partition) -> list[str]:
+    """See `Inspector.problems`."""
+    return [
+        *(f"{key!r} has no lifetime and no owner" for key in partition.unknown),
+        *_lane_problems(partition),
+        *_place_problems(partition),
+        *_record_problems(partition),
+    ]
+
+
+def _lane_problems(partition: Partition) -> list[str]:
+    problems: list[str] = []
+    turns = Counter(partition.ring)
+    problems += [f"lane {lane} is in the ring {times} times" for lane, times in turns.items() if times > 1]
+    for lane in partition.lanes:
+        places = (lane in turns) + (lane in partition.parked)
+        if places != 1:
+            problems.append(f"lane {lane} has messages waiting and is in {places} of ring and parked")
+    problems += [f"lane {lane} gets turns, but nothing waits there" for lane in turns if lane not in partition.lanes]
+    problems += [f"lane {lane} is parked empty" for lane in partition.parked if lane not in partition.lanes]
+    return problems
+
+
+def _place_problems(partition: Partition) -> list[str]:
+    """Places of lanes, against what is in the ready stream and alive."""
+    problems: list[str] = []
+    held: dict[str, set[bytes]] = {}
+    for message_id in partition.entries.values():
+        record = partition.records.get(message_id or b"")
+        if record is not None and not record.stored.state.is_final:
+            held.setdefault(record.stored.lane, set()).add(record.stored.id)
+    for lane in held.keys() | partition.admitted.keys():
+        admitted, ready = partition.admitted.get(lane, set()), held.get(lane, set())
+        if admitted != ready:
+            problems.append(
+                f"lane {lane}: {len(admitted - ready)} places held by messages that are not ready,"
+                f" {len(ready - admitted)} ready without a place"
+            )
+    problems += [
+        f"entry {entry!r} is pending but gone" for entry in partition.pending if entry not in partition.entries
+    ]
+    return problems
+
+
+def _record_problems(partition: Partition) -> list[str]:
+    """Every message is where its state says, once, and nowhere else."""
+    problems: list[str] = []
+    entries: dict[bytes, list[bytes]] = {}
+    for entry_id, message_id in partition.entries.items():
+        if message_id is not None:
+            entries.setdefault(message_id, []).append(entry_id)
+    waiting = Counter(message_id for lane in partition.lanes.values() for message_id in lane)
+    dead = Counter(message_id for _, message_id in partition.dlq)
+    for message_id, record in partition.records.items():
+        stored = record.stored
+        state, name = stored.state, f"message {message_id.hex()} ({stored.state.name})"
+        own_entries = entries.get(message_id, [])
+        is_timed, lines = message_id in partition.timers, waiting[message_id]
+        if state.is_final:
+            if record.ttl_ms < 0:
+                problems.append(f"{name} has no lifetime")
+            if is_timed:
+                problems.append(f"{name} is in the timers")
+            if state is State.FAILED and dead[message_id] > 1:
+                problems.append(f"{name} is {dead[message_id]} dead letters")
+            if state is not State.CANCELED and own_entries:
+                problems.append(f"{name} is still in the ready stream")
+            continue
+        if record.ttl_ms != -1:
+            problems.append(f"{name} would be forgotten in {record.ttl_ms} ms")
+        expected = {
+            State.DELAYED: (1, 0, 0),
+            State.QUEUED: (0, 1 - len(own_entries), len(own_entries)),
+            State.ACTIVE: (0, 0, 1),
+        }[state]
+        if (is_timed, lines, len(own_entries)) != expected or len(own_entries) > 1:
+            problems.append(f"{name} is in the timers {is_timed:d}, waiting {lines}, ready {len(own_entries)} times")
+        if state is State.DELAYED and is_timed and partition.timers[message_id] != stored.due_ms:
+            problems.append(f"{name} is due at {stored.due_ms} but its timer says {partition.timers[message_id]}")
+        if state is State.ACTIVE and own_entries and own_entries[0] not in partition.pending:
+            problems.append(f"{name} is not leased to anybody")
+        if state is not State.ACTIVE and stored.claims and state is not State.QUEUED:
+            problems.append(f"{name} still counts {stored.claims} claims")
+        if dead[message_id]:
+            problems.append(f"{name} is a dead letter")
+    problems += [f"timer of {one.hex()} without a message" for one in partition.timers if one not in partition.records]
+    for _, message_id in partition.dlq:
+        record = partition.records.get(message_id)
+        if record is not None and record.stored.state is not State.FAILED:
+            problems.append(f"dead letter {message_id.hex()} is {record.stored.state.name}")
+    return problems
