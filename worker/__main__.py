@@ -7,6 +7,7 @@ import random
 import signal
 import sys
 from collections.abc import Awaitable
+from urllib.parse import urlsplit
 
 import uvloop
 
@@ -24,6 +25,7 @@ from worker.loop import Alarm, Backoff
 from worker.probes import Probes
 from worker.transport import AiohttpTransport
 
+EXIT_CONFIGURATION = 2
 OPENING = "opening"
 """Name under which the opening of the store reports to health."""
 
@@ -38,7 +40,12 @@ def run(settings: Settings) -> None:
         log_format=settings.log_format,
         level=settings.log_level,
         role="worker",
-        secrets=(settings.token, settings.current_signing_key, settings.next_signing_key),
+        secrets=(
+            settings.token,
+            settings.current_signing_key,
+            settings.next_signing_key,
+            urlsplit(settings.redis_url).password or "",
+        ),
     )
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -46,7 +53,9 @@ def run(settings: Settings) -> None:
     except (ConfigurationError, StoreIncompatible) as error:
         flush_logs()
         print(f"qstash-clone worker: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        raise SystemExit(EXIT_CONFIGURATION) from None
+    finally:
+        flush_logs()
 
 
 class _Stop:

@@ -2,7 +2,5 @@
 
 from typing import Final
 
-STORE_RECOVERED: Final = "store.recovered"
-CLOCK_JUMPED: Final = "clock.jumped"
 DELIVERY_CRASHED: Final = "delivery.crashed"
 ATTEMPTS_RELEASED: Final = "attempts.released"

@@ -5,8 +5,7 @@ from collections.abc import Callable
 
 from qstash_clone.clock import Clock
 from qstash_clone.errors import StorageError
-from qstash_clone.observability import STORE_UNAVAILABLE, emit
-from worker.events import STORE_RECOVERED
+from qstash_clone.observability import STORE_RECOVERED, STORE_UNAVAILABLE, emit
 
 STALLED_AFTER_MS = 60_000
 """A pass lasts a second at most while the store answers (the longest is a blocking read), and the store's patience when

@@ -4,8 +4,7 @@ import logging
 from collections.abc import Callable
 
 from qstash_clone.clock import Clock
-from qstash_clone.observability import CLOCK_SKEWED, emit
-from worker.events import CLOCK_JUMPED
+from qstash_clone.observability import CLOCK_JUMPED, CLOCK_SKEWED, emit
 
 SKEW_WARNING_MS = 1_000
 """Receivers reject a signature from the future; whole seconds of difference show in logs and in `notBefore`."""
