@@ -8,7 +8,6 @@ checks twice a second, so a request costs no timer.
 """
 
 import asyncio
-import http
 import logging
 import re
 from typing import Any, cast
@@ -17,9 +16,10 @@ import httptools
 from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from qstash_clone.api.cycle import STATUS_LINES, Cycle
 from qstash_clone.api.errors import error_body
 from qstash_clone.api.requests import RequestIds
 from qstash_clone.observability import REQUEST_REFUSED, REQUESTS, emit
@@ -32,6 +32,7 @@ BODY_BYTES_PER_S = 32_768
 KEEP_ALIVE_S = 75.0
 """Longer than the usual 60 s of proxies and client pools, so that they close first and never meet a closed one."""
 WRITE_TIMEOUT_S = 30.0
+"""For a client to read what fills the connection's buffers."""
 LINGER_S = 5.0
 """How long a refused client may go on sending, so that it reads the answer instead of a reset."""
 DISCARD_BYTES = 32 * 1024 * 1024
@@ -43,7 +44,6 @@ _NEVER = float("inf")
 _IDLE, _HEAD, _BODY, _REFUSED = range(4)
 _NO_UPGRADE, _UPGRADE_SEEN, _REPLAYING = range(3)
 _ORIGIN = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
-_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in http.HTTPStatus}
 
 
 class ProtocolConfig(Config):
@@ -56,6 +56,7 @@ class ProtocolConfig(Config):
         self.head_timeout_s = HEAD_TIMEOUT_S
         self.body_timeout_s = BODY_TIMEOUT_S
         self.keep_alive_s = KEEP_ALIVE_S
+        self.write_timeout_s = WRITE_TIMEOUT_S
         self.linger_s = LINGER_S
         self.discard_bytes = DISCARD_BYTES
         self.common_head = b""
@@ -127,11 +128,16 @@ class ApiProtocol(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self.deadline = self.loop.time() + WRITE_TIMEOUT_S
+        self.deadline = self.loop.time() + self.config.write_timeout_s
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self.deadline = self.loop.time() + self.config.keep_alive_s if self._is_quiet() else _NEVER
+        if self._phase != _IDLE:
+            self.deadline = self.loop.time() + self.config.head_timeout_s
+        elif self._running is None or self._running.response_complete:
+            self.deadline = self.loop.time() + self.config.keep_alive_s
+        else:
+            self.deadline = _NEVER
 
     def check_deadline(self, now_s: float) -> None:
         """End the connection if what it should have done by now did not happen."""
@@ -139,14 +145,14 @@ class ApiProtocol(HttpToolsProtocol):
             return
         if self.transport.is_closing() or self._phase == _REFUSED or self.flow.write_paused:
             self.transport.abort()
+        elif self.flow.read_paused:
+            # Its next request waits for the answer to the one before; that it is incomplete is not its fault.
+            self.deadline = now_s + self.config.head_timeout_s
         elif self._phase == _IDLE or (self._phase == _HEAD and not self._head_bytes and not self._unreported_bytes):
             self.transport.close()
             self.deadline = now_s + self.config.linger_s
         else:
             self._refuse(_Refusal(408, "the request did not arrive in time"))
-
-    def _is_quiet(self) -> bool:
-        return self._phase == _IDLE and (self._running is None or self._running.response_complete)
 
     # From bytes to a request.
 
@@ -288,8 +294,8 @@ class ApiProtocol(HttpToolsProtocol):
 
     # Answers.
 
-    def _start(self, cycle: RequestResponseCycle) -> None:
-        self._running = cast("Cycle", cycle)
+    def _start(self, cycle: Cycle) -> None:
+        self._running = cycle
         self._start_asgi_task(cycle, self._app)
 
     def on_response_complete(self) -> None:
@@ -298,7 +304,7 @@ class ApiProtocol(HttpToolsProtocol):
             return
         self.flow.resume_reading()
         if self.pipeline:
-            self._start(self.pipeline.pop()[0])
+            self._start(cast("Cycle", self.pipeline.pop()[0]))
         elif self._refusal is not None:
             self._refuse(self._refusal)
         elif self._phase == _IDLE:
@@ -338,7 +344,7 @@ class ApiProtocol(HttpToolsProtocol):
         request_id = self.config.request_ids.next_id()
         body = error_body(refusal.text)
         self.transport.write(
-            _STATUS_LINES[refusal.status]
+            STATUS_LINES[refusal.status]
             + self.config.common_head
             + b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body)
             + b"x-request-id: %b\r\nconnection: close\r\n\r\n" % request_id
@@ -373,62 +379,6 @@ class ApiProtocol(HttpToolsProtocol):
         allowance = self.config.max_header_bytes + _FRAMING_BYTES_PER_BODY_BYTE * self._body_bytes
         if self._framing_bytes > allowance:
             raise _Refusal(400, "the body has more framing than content")
-
-
-class Cycle(RequestResponseCycle):
-    """One request and its answer, which names its length and goes out in one write."""
-
-    def __init__(self, protocol: ApiProtocol, *, keep_alive: bool) -> None:
-        super().__init__(
-            scope=protocol.scope,
-            transport=protocol.transport,
-            flow=protocol.flow,
-            logger=protocol.logger,
-            access_logger=protocol.access_logger,
-            access_log=False,
-            default_headers=[],
-            message_event=asyncio.Event(),
-            expect_100_continue=protocol.expect_100_continue,
-            keep_alive=keep_alive,
-            on_response=protocol.on_response_complete,
-        )
-        self._protocol = protocol
-        self._head = b""
-
-    async def send(self, message: Any) -> None:
-        """ASGI's send. Header values are trusted: the application puts nothing into them that it has not checked."""
-        if self.disconnected:
-            return
-        if message["type"] == "http.response.start":
-            self._start(message["status"], message["headers"])
-            return
-        if self.flow.write_paused:
-            await self.flow.drain()
-        body = b"" if self.scope["method"] == "HEAD" else message.get("body", b"")
-        self.transport.write(self._head + body if len(body) < HIGH_WATER_LIMIT else self._head)
-        if len(body) >= HIGH_WATER_LIMIT:
-            self.transport.write(body)
-        self._head = b""
-        if message.get("more_body", False):
-            return
-        self.response_complete = True
-        self.message_event.set()
-        if not self.keep_alive:
-            self._protocol.finish()
-        self.on_response()
-
-    def _start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
-        if self.response_started:
-            raise RuntimeError("The application answered twice.")
-        self.response_started = True
-        if self.waiting_for_100_continue and self.more_body:
-            # Whether the client now sends the body is up to it, so what follows on the connection means nothing.
-            self.keep_alive = False
-        self.waiting_for_100_continue = False
-        lines = [_STATUS_LINES[status], self._protocol.config.common_head]
-        lines += [b"%b: %b\r\n" % header for header in headers]
-        lines.append(b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n")
-        self._head = b"".join(lines)
 
 
 def _origin_form(target: bytes) -> bytes:

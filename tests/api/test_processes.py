@@ -1,5 +1,6 @@
 """The api as processes: start, stop, a Redis that comes and goes, a supervisor that dies, several at one port."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -138,6 +139,24 @@ async def test_sigterm_ends_it_cleanly_and_its_log_is_complete(start: Start, red
     assert published["message_id"] == answer.json()["messageId"]
     assert (published["role"], published["pid"]) == ("api", api.process.pid)
     assert api.events("server.stopped")
+    assert api.close() == ""
+
+
+async def test_a_stop_does_not_wait_longer_than_its_grace(start: Start, own_redis: RedisServer) -> None:
+    """What Redis has not confirmed by then is answered as possibly carried out."""
+    api = start(own_redis.start().url, QSTASH_CLONE_SHUTDOWN_GRACE_MS="1000")
+    url = await api.url()
+    await eventually(lambda: api.events("store.opened"))
+    assert own_redis.process is not None
+    own_redis.process.send_signal(signal.SIGSTOP)
+    async with httpx.AsyncClient() as client:
+        publishing = asyncio.ensure_future(publish(client, url))
+        assert (await client.get(f"{url}/livez")).status_code == 200
+        api.process.terminate()
+        answer = await publishing
+    assert answer.status_code == 503
+    assert answer.json() == {"error": "the service is stopping; the request may have been carried out"}
+    assert await api.ended() == 0
     assert api.close() == ""
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from qstash_clone.api.protocol import ApiProtocol
 from qstash_clone.settings import Settings
 from qstash_clone.storage.store import Store
 from tests.api.conftest import RunningServer
@@ -369,6 +370,29 @@ async def test_a_refused_client_that_stays_is_dropped(server: RunningServer) -> 
         assert (await connection.exchange(b"rubbish\r\n\r\n")).status == 400
         assert await connection.is_closed()
         await eventually(lambda: not server.server.server_state.connections)
+
+
+async def test_a_client_that_does_not_read_is_dropped(server: RunningServer) -> None:
+    server.config.write_timeout_s = 0.2
+    answer = await once(server, publish(body=b"x" * 1_000_000))
+    get = b"GET /v2/messages/%b HTTP/1.1\r\nHost: a\r\n%b\r\n" % (answer.json["messageId"].encode(), AUTH)
+    async with await server.connect() as connection:
+        await connection.send(get * 30)
+        await eventually(lambda: not server.server.server_state.connections)
+    await eventually(lambda: not server.server.server_state.tasks)
+
+
+async def test_a_client_that_reads_late_gets_everything(server: RunningServer) -> None:
+    answer = await once(server, publish(body=b"x" * 1_000_000))
+    get = b"GET /v2/messages/%b HTTP/1.1\r\nHost: a\r\n%b\r\n" % (answer.json["messageId"].encode(), AUTH)
+    async with await server.connect() as connection:
+        await connection.send(get * 10)
+        connections: list[object] = list(server.server.server_state.connections)
+        protocols = [item for item in connections if isinstance(item, ApiProtocol)]
+        await eventually(lambda: any(item.flow.write_paused for item in protocols))
+        answers = [await connection.receive() for _ in range(10)]
+        assert {len(answer.json["body"]) for answer in answers} == {1_000_000}
+        assert (await connection.exchange(publish())).status == 200
 
 
 async def test_a_stop_lets_requests_finish(settings: Settings, server: RunningServer, store: Store) -> None:

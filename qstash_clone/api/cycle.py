@@ -1,0 +1,69 @@
+"""One request of a connection and its answer: uvicorn's cycle without what this application does not need."""
+
+import asyncio
+import http
+from typing import TYPE_CHECKING, Any
+
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+if TYPE_CHECKING:
+    from qstash_clone.api.protocol import ApiProtocol
+
+STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in http.HTTPStatus}
+
+
+class Cycle(RequestResponseCycle):
+    """The answer names its length, is neither chunked nor checked again, and goes out in one write."""
+
+    def __init__(self, protocol: "ApiProtocol", *, keep_alive: bool) -> None:
+        super().__init__(
+            scope=protocol.scope,
+            transport=protocol.transport,
+            flow=protocol.flow,
+            logger=protocol.logger,
+            access_logger=protocol.access_logger,
+            access_log=False,
+            default_headers=[],
+            message_event=asyncio.Event(),
+            expect_100_continue=protocol.expect_100_continue,
+            keep_alive=keep_alive,
+            on_response=protocol.on_response_complete,
+        )
+        self._protocol = protocol
+        self._head = b""
+
+    async def send(self, message: Any) -> None:
+        """ASGI's send. Header values are trusted: the application puts nothing into them that it has not checked."""
+        if self.disconnected:
+            return
+        if message["type"] == "http.response.start":
+            self._start(message["status"], message["headers"])
+            return
+        if self.flow.write_paused:
+            await self.flow.drain()
+        body = b"" if self.scope["method"] == "HEAD" else message.get("body", b"")
+        self.transport.write(self._head + body if len(body) < HIGH_WATER_LIMIT else self._head)
+        if len(body) >= HIGH_WATER_LIMIT:
+            self.transport.write(body)
+        self._head = b""
+        if message.get("more_body", False):
+            return
+        self.response_complete = True
+        self.message_event.set()
+        if not self.keep_alive:
+            self._protocol.finish()
+        self.on_response()
+
+    def _start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        if self.response_started:
+            raise RuntimeError("The application answered twice.")
+        self.response_started = True
+        if self.waiting_for_100_continue and self.more_body:
+            # Whether the client now sends the body is up to it, so what follows on the connection means nothing.
+            self.keep_alive = False
+        self.waiting_for_100_continue = False
+        lines = [STATUS_LINES[status], self._protocol.config.common_head]
+        lines += [b"%b: %b\r\n" % header for header in headers]
+        lines.append(b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n")
+        self._head = b"".join(lines)
