@@ -1,5 +1,6 @@
 """A `DeliveryStore` that fails on demand: before a call ("it was lost") or after it ("it worked, nobody heard")."""
 
+import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
@@ -20,6 +21,9 @@ class FaultyStore:
         self._after: dict[str, list[StorageError]] = {}
         self.is_down = False
         """Every call fails, like a Redis that is away."""
+        self.fault_share = 0.0
+        """This share of all calls is lost, and of as many the reply is."""
+        self.rng = random.Random(1)
         self.calls: Counter[str] = Counter()
         self.on_call: Callable[[str], None] = lambda name: None
 
@@ -36,9 +40,13 @@ class FaultyStore:
         self.on_call(name)
         if self.is_down:
             raise StorageUnavailable("Redis is away.")
+        if self.rng.random() < self.fault_share:
+            raise StorageUnavailable("Lost on the way, by chance.")
         if self._before.get(name):
             raise self._before[name].pop()
         result = await call()
+        if self.rng.random() < self.fault_share:
+            raise StorageUnavailable("The reply was lost, by chance.")
         if self._after.get(name):
             raise self._after[name].pop()
         return result

@@ -1,7 +1,7 @@
 """Claims follow free capacity, and reclaiming waits until it is fair."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -69,6 +69,17 @@ async def test_a_backlog_is_claimed_without_blocking_reads(make_rig: Callable[..
     assert rig.store.calls["wait"] == 1
 
 
+async def test_one_call_takes_a_bounded_batch(make_rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.claim.CLAIM_BATCH", 3)
+    rig = make_rig(worker_concurrency=20)
+    await rig.start()
+    for number in range(7):
+        await rig.publish(url=f"http://host-{number}.example/")
+    reports = [await rig.claims.step() for _ in range(3)]
+    assert [(report.claimed, report.has_more) for report in reports if report] == [(3, True), (3, True), (1, False)]
+    await rig.idle()
+
+
 async def test_when_full_the_loop_waits_for_a_slot(make_rig: Callable[..., Rig]) -> None:
     rig = make_rig(worker_concurrency=1)
     await rig.worker.loops.heartbeat.step()
@@ -126,13 +137,14 @@ async def test_a_fault_of_the_store_closes_the_gate_for_one_lease(rig: Rig) -> N
     assert rig.worker.gate.is_open
 
 
-async def test_a_jump_of_the_stores_clock_closes_the_gate(rig: Rig, move_clock: Callable[[int], object]) -> None:
-    await rig.publish()
-    await rig.claims.step()
+async def test_a_jump_of_the_stores_clock_closes_the_gate(
+    rig: Rig, move_clock: Callable[[int], Awaitable[None]]
+) -> None:
     rig.open_gate()
-    await rig.worker.loops.timers[0].step()  # The manual clock moved and Redis's did not: a jump as well.
-    rig.open_gate()
-    rig.clock.advance(-rig.settings.lease_ms - 1)
+    await rig.worker.loops.timers[0].step()
+    assert rig.worker.gate.is_open
+    await move_clock(rig.settings.lease_ms)
+    await rig.worker.loops.timers[0].step()
     assert not rig.worker.gate.is_open
 
 

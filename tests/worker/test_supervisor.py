@@ -14,7 +14,7 @@ from qstash_clone.errors import StoreIncompatible
 from qstash_clone.observability import REDELIVERIES
 from qstash_clone.settings import Settings
 from qstash_clone.storage.keys import CONSUMER_GROUP
-from qstash_clone.storage.store import Store
+from qstash_clone.storage.store import Store, open_store
 from tests.support.eventually import eventually
 from tests.support.faulty_store import FaultyStore
 from tests.worker.rig import FakeTransport, Rig, build_rig, build_worker
@@ -194,19 +194,23 @@ async def test_a_paused_server_ends_no_loop(live: StartLive) -> None:
 
 async def test_an_outage_ends_no_loop_and_reclaiming_waits(live: StartLive) -> None:
     one = live()
-    await eventually(lambda: one.health.unready_reason() is None)
-    one.store.is_down = True
-    await eventually(lambda: all(not one.health.storage_answers(loop.name) for loop in one.worker.loops.claims))
-    message_id = await one.rig.publish()
-    extends = one.store.calls["extend"]
-    one.store.is_down = False
+    one.transport.may_answer.clear()
+    held = await one.rig.publish(url="http://one.example/")
     await eventually(lambda: one.transport.requests)
+    one.store.is_down = True
+    await eventually(lambda: not any(one.health.storage_answers(loop.name) for loop in one.worker.loops.claims))
+    new = await one.rig.publish(url="http://two.example/")
+    extends = one.store.calls["extend"]
+    assert extends > 0, "a fault makes the leases loop look, long before its interval is over"
+    one.store.is_down = False
+    await eventually(lambda: len(one.transport.requests) == 2)
     await eventually(lambda: one.health.unready_reason() is None)
+    assert one.store.calls["extend"] > extends
     assert not one.worker.gate.is_open
     assert one.store.calls["reclaim"] == 0
-    assert one.store.calls["extend"] >= extends
+    one.transport.may_answer.set()
     await one.stop()
-    assert await one.rig.state(message_id) is State.DELIVERED
+    assert {await one.rig.state(held), await one.rig.state(new)} == {State.DELIVERED}
 
 
 async def test_two_workers_share_the_work_and_nothing_is_delivered_twice(live: StartLive) -> None:
@@ -229,6 +233,57 @@ async def test_the_worker_leaves_no_consumer_and_no_entry_behind(live: StartLive
     assert await one.rig.raw.xlen(ready) == 0  # pyright: ignore
     consumers = await one.rig.raw.xinfo_consumers(ready, CONSUMER_GROUP)  # pyright: ignore
     assert consumers == []
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_no_message_is_lost_while_calls_and_replies_are(settings: Settings, redis_url: str, seed: int) -> None:
+    """Each call to the store is lost, or its reply is, with a chance of one in five."""
+    changed = dataclasses.replace(settings, lease_ms=300, max_claims=100, partitions=2, worker_concurrency=8)
+    store = await open_store(changed)
+    raw = redis.asyncio.Redis.from_url(redis_url)  # pyright: ignore[reportUnknownMemberType]
+    workers = [Live(changed, store, raw) for _ in range(2)]
+    try:
+        for worker in workers:
+            worker.store.rng.seed(seed)
+            worker.store.fault_share = 0.1
+        message_ids = [
+            await workers[0].rig.publish(b"%d" % number, url=f"http://host-{number % 5}.example/")
+            for number in range(60)
+        ]
+
+        async def are_delivered() -> bool:
+            return {await workers[0].rig.state(message_id) for message_id in message_ids} == {State.DELIVERED}
+
+        await eventually(are_delivered, timeout=30)
+        for worker in workers:
+            worker.store.fault_share = 0
+            await worker.stop()
+        stats = await store.admin.stats()
+        assert (stats.ready, stats.in_flight, stats.dead_letters, stats.workers) == (0, 0, 0, 0)
+    finally:
+        for worker in workers:
+            await worker.end()
+        await store.aclose()
+        await raw.aclose()
+
+
+async def test_partitions_share_the_capacity(settings: Settings, redis_url: str) -> None:
+    changed = dataclasses.replace(settings, partitions=4, worker_concurrency=2)
+    store = await open_store(changed)
+    raw = redis.asyncio.Redis.from_url(redis_url)  # pyright: ignore[reportUnknownMemberType]
+    one = Live(changed, store, raw)
+    held: list[int] = []
+    one.store.on_call = lambda name: held.append(len(one.worker.holdings))
+    try:
+        for number in range(40):
+            await one.rig.publish(b"%d" % number, url=f"http://host-{number}.example/")
+        await eventually(lambda: len(one.transport.requests) == 40, timeout=30)
+        await one.stop()
+        assert max(held) <= 2
+    finally:
+        await one.end()
+        await store.aclose()
+        await raw.aclose()
 
 
 async def deliver_the_rest(rig: Rig) -> None:
