@@ -120,7 +120,11 @@ class Usage:
     """Of all cores together, whoever used them."""
 
     def __str__(self) -> str:
-        return shares({name: used / self.wall_s for name, used in self.processor_s.items()}, self.machine_share)
+        return shares(
+            {name: used / self.wall_s for name, used in self.processor_s.items()},
+            self.machine_share,
+            os.cpu_count() or 1,
+        )
 
 
 class Stopwatch:

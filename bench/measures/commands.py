@@ -30,6 +30,7 @@ async def measure(bench: Bench) -> list[Figure]:
             alone_empty = await steps.alone()
             await lay(store, _SHORT_BACKLOG, destination(_BUSY))
             held = await store.delivery.claim(0, _CONSUMER, _CAPACITY)
+            await steps.in_line(held.claims)
             in_line_short = await steps.in_line(held.claims)
 
             bench.say(f"commands: {sizes.waiting} messages waiting")
@@ -39,7 +40,7 @@ async def measure(bench: Bench) -> list[Figure]:
             await store.delivery.heartbeat(_CONSUMER, _CAPACITY)
             more = await store.delivery.claim(0, _CONSUMER, _CAPACITY)
             alone_full = await steps.alone()
-            in_line_full = await steps.in_line([*held.claims[sizes.counted :], *more.claims])
+            in_line_full = await steps.in_line([*held.claims, *more.claims])
     return [
         _figure("another host's message", alone_full, alone_empty, sizes.waiting, "an empty store"),
         _figure("a message in a backlog", in_line_full, in_line_short, sizes.waiting, f"{_SHORT_BACKLOG} waiting"),
