@@ -54,7 +54,7 @@ class StoreHandle:
                 pause_ms = min(max(_FIRST_PAUSE_MS, 2 * pause_ms), _LONGEST_PAUSE_MS)
                 await self._clock.sleep(pause_ms)
         engine = self._store.engine
-        emit(STORE_OPENED, engine=engine.engine, version=engine.version, mode=engine.mode, promise=engine.promise)
+        emit(STORE_OPENED, engine=engine.engine, engine_version=engine.version, promise=engine.promise)
         if pause_ms:
             emit(STORE_RECOVERED)
 

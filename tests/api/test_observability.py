@@ -196,9 +196,9 @@ def test_mask_url() -> None:
 
 
 def test_instruments_render() -> None:
-    counter = Counter("test_things", "Things.")
-    labeled = LabeledCounter("test_kinds", "Kinds.", {"kind": ("a", "b"), "size": ("s",)})
-    histogram = Histogram("test_seconds", "Seconds.", (0.1, 1))
+    counter = Counter("render_things", "Things.")
+    labeled = LabeledCounter("render_kinds", "Kinds.", {"kind": ("a", "b"), "size": ("s",)})
+    histogram = Histogram("render_seconds", "Seconds.", (0.1, 1))
     counter.inc()
     counter.inc(2)
     labeled.inc("a", "s")
@@ -206,26 +206,28 @@ def test_instruments_render() -> None:
     for value in (0.05, 0.1, 0.5, 7):
         histogram.observe(value)
     assert (counter.value, labeled.value("a", "s"), histogram.count, histogram.sum) == (3, 1, 4, 7.65)
-    lines = [line for line in render_metrics({"test_depth": ("Depth.", 5)}).decode().splitlines() if "_test_" in line]
+    lines = [
+        line for line in render_metrics({"render_depth": ("Depth.", 5)}).decode().splitlines() if "_render_" in line
+    ]
     assert lines == [
-        "# HELP qstash_clone_test_things_total Things.",
-        "# TYPE qstash_clone_test_things_total counter",
-        "qstash_clone_test_things_total 3.0",
-        "# HELP qstash_clone_test_kinds_total Kinds.",
-        "# TYPE qstash_clone_test_kinds_total counter",
-        'qstash_clone_test_kinds_total{kind="a",size="s"} 1.0',
-        'qstash_clone_test_kinds_total{kind="b",size="s"} 0.0',
-        'qstash_clone_test_kinds_total{kind="other",size="s"} 1.0',
-        "# HELP qstash_clone_test_seconds Seconds.",
-        "# TYPE qstash_clone_test_seconds histogram",
-        'qstash_clone_test_seconds_bucket{le="0.1"} 2.0',
-        'qstash_clone_test_seconds_bucket{le="1.0"} 3.0',
-        'qstash_clone_test_seconds_bucket{le="+Inf"} 4.0',
-        "qstash_clone_test_seconds_count 4.0",
-        "qstash_clone_test_seconds_sum 7.65",
-        "# HELP qstash_clone_test_depth Depth.",
-        "# TYPE qstash_clone_test_depth gauge",
-        "qstash_clone_test_depth 5.0",
+        "# HELP qstash_clone_render_things_total Things.",
+        "# TYPE qstash_clone_render_things_total counter",
+        "qstash_clone_render_things_total 3.0",
+        "# HELP qstash_clone_render_kinds_total Kinds.",
+        "# TYPE qstash_clone_render_kinds_total counter",
+        'qstash_clone_render_kinds_total{kind="a",size="s"} 1.0',
+        'qstash_clone_render_kinds_total{kind="b",size="s"} 0.0',
+        'qstash_clone_render_kinds_total{kind="other",size="s"} 1.0',
+        "# HELP qstash_clone_render_seconds Seconds.",
+        "# TYPE qstash_clone_render_seconds histogram",
+        'qstash_clone_render_seconds_bucket{le="0.1"} 2.0',
+        'qstash_clone_render_seconds_bucket{le="1.0"} 3.0',
+        'qstash_clone_render_seconds_bucket{le="+Inf"} 4.0',
+        "qstash_clone_render_seconds_count 4.0",
+        "qstash_clone_render_seconds_sum 7.65",
+        "# HELP qstash_clone_render_depth Depth.",
+        "# TYPE qstash_clone_render_depth gauge",
+        "qstash_clone_render_depth 5.0",
     ]
 
 

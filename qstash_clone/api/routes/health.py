@@ -49,7 +49,7 @@ class HealthRoutes:
 
     async def metrics(self, request: Request) -> Response:
         """Everything in Prometheus's text format."""
-        return Response(render_metrics(_gauges(await self._stats.get())), headers={"content-type": CONTENT_TYPE})
+        return Response(render_metrics(gauges_of(await self._stats.get())), headers={"content-type": CONTENT_TYPE})
 
     async def _ask_stats(self) -> Stats | None:
         try:
@@ -84,7 +84,8 @@ class Cached(Generic[_T]):
             return self._answer[1]
 
 
-def _gauges(stats: Stats | None) -> dict[str, tuple[str, float]]:
+def gauges_of(stats: Stats | None) -> dict[str, tuple[str, float]]:
+    """The store's state as gauges, name to help and value; None if it did not answer."""
     gauges = {"store_up": ("Whether the store answered this scrape.", 0.0 if stats is None else 1.0)}
     if stats is not None:
         gauges |= {
