@@ -53,6 +53,11 @@ async def test_the_raw_target_survives(server: RunningServer, target: str, url: 
     assert (answer.status, answer.json.get("url")) == (200, url), answer.body
 
 
+@pytest.mark.parametrize("target", [b"/v2/keys", b"//v2/keys", b"/V2/KEYS", b"http://api/v2/keys"])
+async def test_other_routes_work_on_the_raw_target_too(server: RunningServer, target: bytes) -> None:
+    assert (await once(server, b"GET " + target + b" HTTP/1.1\r\nHost: api\r\n" + AUTH + b"\r\n")).status == 200
+
+
 @pytest.mark.parametrize(
     ("target", "status"),
     [
