@@ -14,7 +14,7 @@ from qstash_clone.storage.commands import Argument, RedisCommands
 from qstash_clone.storage.interface import CancelResult, DeadLetterPage, Stats
 from qstash_clone.storage.keys import CONSUMER_GROUP, PartitionKeys
 from qstash_clone.storage.partitions import buckets_of, partition_of
-from qstash_clone.storage.scripts import ScriptRunner
+from qstash_clone.storage.scripts import REPLAY_WINDOW_MS, ScriptRunner
 
 _ALPHANUMERIC: Final = string.ascii_letters + string.digits
 FREE_BYTES_NEEDED: Final = 1_048_576
@@ -89,7 +89,7 @@ class RedisAdminStore:
         reply, is_repeated = await self._runner.run(
             "cancel",
             [keys.meta, keys.timers, keys.ring, keys.parked, keys.log],
-            [STORAGE_VERSION, message_id, self._message_grace_ms],
+            [STORAGE_VERSION, message_id, max(self._message_grace_ms, REPLAY_WINDOW_MS)],
         )
         word = reply[0].decode()
         if word == "already_canceled":
@@ -107,22 +107,26 @@ class RedisAdminStore:
         after = None if cursor is None else _Place.parse(cursor)
         if cursor is not None and after is None:
             raise InvalidRequest(f'cursor: "{cursor[:100]}" was not returned by an earlier answer')
-        candidates: list[tuple[_Place, PartitionKeys, MessageId]] = []
+        commands: list[Sequence[Argument]] = []
         for partition, keys in enumerate(self._keys):
             first, last = _bounds(after, partition, len(self._keys), newest_first=newest_first)
             # One more than asked for tells whether a further page follows.
             command = ("XREVRANGE", keys.dlq, last, first) if newest_first else ("XRANGE", keys.dlq, first, last)
-            for entry_id, fields in await self._commands.ask(*command, "COUNT", count + 1):
+            commands.append((*command, "COUNT", count + 1))
+        candidates: list[tuple[_Place, PartitionKeys, MessageId]] = []
+        for partition, found in enumerate(await self._commands.ask_all(commands)):
+            for entry_id, fields in found:
                 ms, _, sequence = entry_id.decode().partition("-")
                 place = _Place(int(ms), int(sequence) * len(self._keys) + partition)
-                candidates.append((place, keys, MessageId(fields[b"i"])))
+                candidates.append((place, self._keys[partition], MessageId(fields[b"i"])))
         candidates.sort(key=lambda candidate: candidate[0], reverse=newest_first)
         page = candidates[:count]
-        entries: list[DeadLetter] = []
-        for place, keys, message_id in page:
-            record, _ = await self._read(keys, message_id)
-            if record is not None:
-                entries.append(DeadLetter(dlq_id=str(place), stored=decode_record(message_id, record)))
+        records = await self._commands.ask_all([("GET", keys.message(message_id)) for _, keys, message_id in page])
+        entries = [
+            DeadLetter(dlq_id=str(place), stored=decode_record(message_id, record))
+            for (place, _, message_id), record in zip(page, records, strict=True)
+            if record is not None
+        ]
         return DeadLetterPage(entries=entries, cursor=str(page[-1][0]) if len(candidates) > count else None)
 
     async def get_dead_letter(self, dlq_id: str) -> DeadLetter | None:
@@ -158,7 +162,7 @@ class RedisAdminStore:
         reply, _ = await self._runner.run(
             "retry_dead_letter",
             [keys.meta, keys.ready, keys.ring, keys.log, keys.dlq],
-            [STORAGE_VERSION, entry, new_id, self._message_grace_ms],
+            [STORAGE_VERSION, entry, new_id, max(self._message_grace_ms, REPLAY_WINDOW_MS)],
         )
         return new_id if reply[0] == b"stored" else None
 

@@ -20,7 +20,8 @@ FAULTS: Final = (redis.exceptions.RedisError, OSError, asyncio.TimeoutError)
 def translate(error: Exception) -> StorageError:
     """A library's exception as one of ours."""
     text = str(error)
-    if "OOM command not allowed" in text:
+    # 6.2 says it in the middle of a script's error, 7 as an error code, which the library turns into a type.
+    if isinstance(error, redis.exceptions.OutOfMemoryError) or "OOM command not allowed" in text:
         return StorageFull("Redis is at its memory limit.")
     return StorageUnavailable(f"Redis cannot be used: {type(error).__name__}: {text[:200]}")
 

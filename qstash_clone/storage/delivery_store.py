@@ -43,7 +43,8 @@ class DeliveryLimits:
 
     lease_ms: int
     max_claims: int
-    message_grace_ms: int
+    record_grace_ms: int
+    """How long the record of a finished message stays."""
     dlq_retention_ms: int
     log_retention_ms: int
     log_max_entries: int
@@ -122,7 +123,7 @@ class RedisDeliveryStore:
             limits.max_claims,
             CLAIM_RECORD_BYTES,
             limits.dlq_retention_ms,
-            limits.message_grace_ms,
+            limits.record_grace_ms,
             self._quarantine,
         ]
         for token in taken:
@@ -182,7 +183,7 @@ class RedisDeliveryStore:
         self, keys: PartitionKeys
     ) -> Callable[[Sequence[_Encoded]], Awaitable[Sequence[SettleResult | Exception]]]:
         key_list = [keys.meta, keys.ready, keys.timers, keys.ring, keys.parked, keys.log, keys.dlq]
-        fixed = (STORAGE_VERSION, CONSUMER_GROUP, self._limits.message_grace_ms, self._limits.dlq_retention_ms)
+        fixed = (STORAGE_VERSION, CONSUMER_GROUP, self._limits.record_grace_ms, self._limits.dlq_retention_ms)
 
         async def call(group: Sequence[_Encoded]) -> list[SettleResult | Exception]:
             args: list[Argument] = [*fixed]

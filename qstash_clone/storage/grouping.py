@@ -58,23 +58,29 @@ class Grouper(Generic[ItemT, ResultT]):
     async def _feed(self) -> None:
         try:
             while group := self._next_group():
-                self._on_group(len(group))
                 try:
-                    results = await self._call([item for item, _ in group])
-                except Exception as error:
+                    await self._pass_on(group)
+                finally:
+                    # Only if this task is cancelled: nobody is left who would answer.
                     for _, future in group:
-                        if not future.done():
-                            future.set_exception(error)
-                    continue
-                for (_, future), result in zip(group, results, strict=True):
-                    if future.done():
-                        continue
-                    if isinstance(result, Exception):
-                        future.set_exception(result)
-                    else:
-                        future.set_result(result)
+                        future.cancel()
         finally:
             self._feeder = None
             for _, future in self._waiting:
                 future.cancel()
             self._waiting.clear()
+
+    async def _pass_on(self, group: Sequence[tuple[ItemT, "asyncio.Future[ResultT]"]]) -> None:
+        self._on_group(len(group))
+        results: Sequence[ResultT | Exception]
+        try:
+            results = await self._call([item for item, _ in group])
+        except Exception as error:
+            results = [error] * len(group)
+        for (_, future), result in zip(group, results, strict=True):
+            if future.done():
+                continue
+            if isinstance(result, Exception):
+                future.set_exception(result)
+            else:
+                future.set_result(result)

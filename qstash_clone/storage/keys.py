@@ -23,7 +23,7 @@ class PartitionKeys:
         self.meta = self.prefix + b"meta"
         """hash, for ever: what the partition is.
 
-        `v` storage version, `p` number of partitions, `cap` deliveries at once of all live workers (this
+        `v` storage version, `cap` deliveries at once of all live workers (this
         partition's share), `ck` and `nk` signing keys, `kr` their revision, `off` ms added to Redis's clock (tests).
         Written by initialise, heartbeat, leave, rotate_keys.
         """

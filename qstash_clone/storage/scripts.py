@@ -21,6 +21,9 @@ from qstash_clone.storage.commands import MAY_HAVE_RUN, Argument, RedisCommands,
 MAX_TRIES: Final = 3
 """A connection pool may hold a stale connection for each of the first tries; more is for the caller to decide."""
 RETRY_PAUSE_MS: Final = (20, 100)
+REPLAY_WINDOW_MS: Final = 60_000
+"""Longer than all tries of one call take, at 10 s each. For so long the record of a finished message stays: it is what
+makes a repeated publish, settlement or cancellation recognise that it was done already."""
 
 _INCLUDE = re.compile(r"^--@include ([a-z_]+)$", re.MULTILINE)
 _HEADER = re.compile(r"--\[\[\n(?P<title>[a-z_]+)\.lua: (?P<text>.*?)\]\]\n(?P<body>.*)", re.DOTALL)

@@ -11,12 +11,12 @@ from qstash_clone.ids import MessageIdGenerator
 from qstash_clone.settings import Settings
 from qstash_clone.storage.admin_store import RedisAdminStore, new_signing_key
 from qstash_clone.storage.codec import STORAGE_VERSION
-from qstash_clone.storage.commands import RedisCommands
+from qstash_clone.storage.commands import Argument, RedisCommands
 from qstash_clone.storage.connection import EngineFacts, check_engine, open_client
 from qstash_clone.storage.delivery_store import DeliveryLimits, RedisDeliveryStore
-from qstash_clone.storage.keys import CONSUMER_GROUP, PartitionKeys
+from qstash_clone.storage.keys import CONSUMER_GROUP, PartitionKeys, store_key
 from qstash_clone.storage.publish_store import RedisPublishStore
-from qstash_clone.storage.scripts import Script, ScriptRunner
+from qstash_clone.storage.scripts import REPLAY_WINDOW_MS, Script, ScriptRunner
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +61,7 @@ async def open_store(settings: Settings, *, client_name: str = "qstash-clone") -
                 DeliveryLimits(
                     lease_ms=settings.lease_ms,
                     max_claims=settings.max_claims,
-                    message_grace_ms=settings.message_grace_ms,
+                    record_grace_ms=max(settings.message_grace_ms, REPLAY_WINDOW_MS),
                     dlq_retention_ms=settings.dlq_retention_ms,
                     log_retention_ms=settings.log_retention_ms,
                     log_max_entries=settings.log_max_entries,
@@ -81,32 +81,47 @@ def _initialiser(
 ) -> Callable[[], Awaitable[None]]:
     """Makes every partition ready; safe to call again, and from many processes at once."""
     lock = asyncio.Lock()
-    script = Script("initialise")
+    script, rotation = Script("initialise"), Script("rotate_keys")
     configured = (settings.current_signing_key or new_signing_key(), settings.next_signing_key or new_signing_key())
 
     async def initialise() -> None:
         async with lock:
+            await _check_partitions(commands, settings)
             current, following = configured
+            newest = 0
             for partition in keys:
-                args = [STORAGE_VERSION, settings.partitions, CONSUMER_GROUP, current, following]
+                args: list[Argument] = [STORAGE_VERSION, CONSUMER_GROUP, current, following]
                 reply = await commands.ask("EVAL", script.text, 2, partition.meta, partition.ready, *args)
                 if reply[0] == b"version":
                     raise StoreIncompatible(
                         f"The store in Redis has version {reply[1].decode()}, this release reads version"
                         f" {STORAGE_VERSION}: start the release that wrote it, or set another key namespace."
                     )
-                _, seeded, partitions, stored_current, stored_next, _ = reply
-                if int(partitions) != settings.partitions:
-                    raise StoreIncompatible(
-                        f"The store was made with {partitions.decode()} partitions, but QSTASH_CLONE_PARTITIONS is"
-                        f" {settings.partitions}: set it to {partitions.decode()}."
-                    )
-                current, following = stored_current.decode(), stored_next.decode()
+                _, seeded, stored_current, stored_next, revision = reply
+                if int(revision) < newest:
+                    # A rotation ended half-way, and this partition would go on signing with a key that is withdrawn.
+                    args = [STORAGE_VERSION, newest, current, following]
+                    await commands.ask("EVAL", rotation.text, 1, partition.meta, *args)
+                else:
+                    current, following, newest = stored_current.decode(), stored_next.decode(), int(revision)
                 if seeded:
                     observability.emit(observability.STORE_INITIALISED, hash_tag=partition.prefix.decode())
             _warn_of_other_keys(settings, current)
 
     return initialise
+
+
+async def _check_partitions(commands: RedisCommands, settings: Settings) -> None:
+    """Raise `StoreIncompatible` if the store was made with another number of partitions."""
+    key = store_key(settings.key_namespace)
+    stored = await commands.ask("GET", key)
+    if stored is None:
+        _, stored = await commands.ask_all([("SET", key, settings.partitions, "NX"), ("GET", key)])
+    if int(stored) != settings.partitions:
+        raise StoreIncompatible(
+            f"The store was made with {stored.decode()} partitions, but QSTASH_CLONE_PARTITIONS is"
+            f" {settings.partitions}: set it to {stored.decode()}."
+        )
 
 
 def _warn_of_other_keys(settings: Settings, stored_current: str) -> None:

@@ -39,26 +39,27 @@ end
 if head.state == CANCELED then
   return {'already_canceled'}
 end
+redis.call('EXISTS', timers, ring, parked, log)
+look_at_place(partition, ring, parked, head.lane)
 if head.state == ACTIVE then
   if head.flags == CANCEL_REQUESTED then
     return {'already_requested'}
   end
+  head.flags = CANCEL_REQUESTED
   -- PERSIST is a write that Redis allows when it is full; after it the others are allowed too.
   redis.call('PERSIST', key)
-  head.flags = CANCEL_REQUESTED
   write_head(key, head)
   log_event(log, 'Q', id)
   return {'requested'}
 end
 
-redis.call('EXISTS', timers, ring, parked, log)
-redis.call('SCARD', partition.prefix .. 'a:' .. head.lane)
-redis.call('ZREM', timers, id)
-release_place(partition, ring, parked, head.lane, id)
 head.state = CANCELED
 head.due_ms = partition.now_ms
+redis.call('PERSIST', key)
 write_head(key, head)
 redis.call('PEXPIRE', key, grace_ms)
+redis.call('ZREM', timers, id)
+release_place(partition, ring, parked, head.lane, id)
 log_event(log, 'Q', id)
 log_event(log, 'X', id)
 return {'canceled'}

@@ -96,9 +96,14 @@ local function lease(entry_id, id, source)
   if head and head.fixed_bytes > #record then
     record = redis.call('GETRANGE', key, 0, head.fixed_bytes - 1)
   end
-  -- Cancelled while it waited, or an entry that outlived its message.
-  if not head or not (head.state == QUEUED or (head.state == ACTIVE and source ~= NEW)) then
+  if not head or (head.state == ACTIVE and source == NEW) then
     drop(entry_id)
+    return
+  end
+  if head.state ~= QUEUED and head.state ~= ACTIVE then
+    -- Cancelled while it waited, or a settlement that broke off.
+    look_at_place(partition, ring, parked, head.lane)
+    finish(entry_id, head.lane, id)
     return
   end
   if head.flags == CANCEL_REQUESTED then

@@ -30,8 +30,11 @@ local lost = {}
 for at = first, #ARGV, 3 do
   local position = (at - first) / 3 + 1
   local entry_id, id, generation = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2])
-  local head = read_head(redis.call('GETRANGE', message_key(partition.prefix, id), 0, HEAD_AND_LANE_BYTES - 1))
-  if head and head.state == ACTIVE and head.generation == generation then
+  local is_read, bytes = pcall(redis.call, 'GETRANGE', message_key(partition.prefix, id), 0, HEAD_BYTES - 1)
+  local head = is_read and read_head(bytes)
+  if not is_read then
+    -- Nobody knows whose it is now. The lease runs on, and the next renewal may find out.
+  elseif head and head.state == ACTIVE and head.generation == generation then
     current[#current + 1] = entry_id
     position_of[entry_id] = position
   else

@@ -26,6 +26,10 @@ if refusal then
   return refusal
 end
 
+redis.call('EXISTS', ready, ring)
+-- Redis lets a script go on writing at its memory limit if its first write is one that frees. This one changes nothing.
+redis.call('ZREM', timers, '')
+
 local function promote(id)
   local key = message_key(partition.prefix, id)
   local head = read_head(redis.call('GETRANGE', key, 0, HEAD_AND_LANE_BYTES - 1))
@@ -34,10 +38,10 @@ local function promote(id)
     return
   end
   local look = look_at_lane(partition, ready, ring, head.lane)
-  redis.call('ZREM', timers, id)
+  enqueue(partition, ready, ring, head.lane, look, id)
   head.state = QUEUED
   write_head(key, head)
-  enqueue(partition, ready, ring, head.lane, look, id)
+  redis.call('ZREM', timers, id)
 end
 
 local promoted, fault = 0, nil

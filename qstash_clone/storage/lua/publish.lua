@@ -53,12 +53,12 @@ local function store(id, delay_ms, not_before_ms, lane, lane_at, encoded, body)
     redis.call('SET', key,
       new_head(state, due_ms, now_ms, due_ms, lane_at, #lane - 2, #encoded, #body) .. encoded .. body)
   end
-  log_event(log, 'C', id)
   if is_due then
     enqueue(partition, ready, ring, lane, look, id)
   else
     redis.call('ZADD', timers, due_ms, id)
   end
+  log_event(log, 'C', id)
 end
 
 local reply = {'ok'}

@@ -26,20 +26,22 @@ if refusal then
   return refusal
 end
 
+redis.call('XLEN', ready)
+write_when_full(ready, group)
+
 local function release(entry_id, id, generation)
   local key = message_key(partition.prefix, id)
   local head = read_head(redis.call('GETRANGE', key, 0, HEAD_AND_LANE_BYTES - 1))
   if not head or head.generation ~= generation or head.state ~= ACTIVE then
     return 'stale'
   end
-  redis.call('XLEN', ready)
-  redis.call('XACK', ready, group, entry_id)
-  redis.call('XDEL', ready, entry_id)
+  redis.call('XADD', ready, '*', 'i', id)
   head.generation = (head.generation + 1) % GENERATIONS
   head.claims = head.claims - 1
   head.state = QUEUED
   write_head(key, head)
-  redis.call('XADD', ready, '*', 'i', id)
+  redis.call('XACK', ready, group, entry_id)
+  redis.call('XDEL', ready, entry_id)
   return 'released'
 end
 

@@ -51,8 +51,8 @@ redis.call('XLEN', log)
 local now_ms = partition.now_ms
 local head = new_head(QUEUED, now_ms, now_ms, now_ms, old.lane_at, old.lane_bytes, old.meta_bytes, old.body_bytes)
 redis.call('SET', new_key, head .. string.sub(record, HEAD_BYTES + 1, old.total_bytes))
+enqueue(partition, ready, ring, old.lane, look, new_id)
 log_event(log, 'C', new_id)
 redis.call('XDEL', dlq, entry)
 redis.call('PEXPIRE', old_key, grace_ms)
-enqueue(partition, ready, ring, old.lane, look, new_id)
 return {'stored'}

@@ -1,8 +1,6 @@
 --[[
 settle.lua: end attempts: state, log, retry timer or dead letter, place in the lane and acknowledgement, together.
 
-The first write is XACK, which Redis allows when it is full; after it the rest is allowed too.
-
 KEYS
   1  meta    hash        description of the partition
   2  ready   stream      work stream
@@ -40,15 +38,17 @@ if refusal then
 end
 local now_ms = partition.now_ms
 redis.call('EXISTS', ready, timers, ring, parked, log, dlq)
+write_when_full(ready, group)
 
-local function finish(key, id, head, state, letter)
+local function finish(key, head, state)
   head.state = state
   head.due_ms = now_ms
   write_head(key, head)
   redis.call('PEXPIRE', key, grace_ms)
-  log_event(log, letter, id)
 end
 
+-- The record first, the entry last: a step that breaks off leaves a message that is looked at again when its lease is
+-- over.
 local function settle(entry_id, id, generation, kind, delay_ms, attempt)
   local key = message_key(partition.prefix, id)
   local head = read_head(redis.call('GETRANGE', key, 0, HEAD_AND_LANE_BYTES - 1))
@@ -58,34 +58,35 @@ local function settle(entry_id, id, generation, kind, delay_ms, attempt)
   if head.state ~= ACTIVE then
     return head.state == CANCELED and 'canceled' or 'done'
   end
-  redis.call('SCARD', partition.prefix .. 'a:' .. head.lane)
+  look_at_place(partition, ring, parked, head.lane)
 
+  head.claims = 0
+  head.attempts = head.attempts + 1
+  local word = 'settled'
+  if kind == 'd' then
+    finish(key, head, DELIVERED)
+    log_event(log, 'D', id)
+  else
+    append_attempt(key, now_ms, attempt)
+    log_event(log, 'E', id, struct.pack('>I4', head.attempts))
+    if head.flags == CANCEL_REQUESTED then
+      finish(key, head, CANCELED)
+      log_event(log, 'X', id)
+      word = 'canceled'
+    elseif kind == 'r' then
+      head.state = DELAYED
+      head.due_ms = now_ms + delay_ms
+      redis.call('ZADD', timers, head.due_ms, id)
+      write_head(key, head)
+      log_event(log, 'R', id, struct.pack('>I6', head.due_ms))
+    else
+      dead_letter(partition, dlq, log, key, id, head, dlq_retention_ms)
+    end
+  end
   redis.call('XACK', ready, group, entry_id)
   redis.call('XDEL', ready, entry_id)
   release_place(partition, ring, parked, head.lane, id)
-  head.claims = 0
-  head.attempts = head.attempts + 1
-  if kind == 'd' then
-    finish(key, id, head, DELIVERED, 'D')
-    return 'settled'
-  end
-
-  log_event(log, 'E', id, struct.pack('>I4', head.attempts))
-  append_attempt(key, now_ms, attempt)
-  if head.flags == CANCEL_REQUESTED then
-    finish(key, id, head, CANCELED, 'X')
-    return 'canceled'
-  end
-  if kind == 'r' then
-    head.state = DELAYED
-    head.due_ms = now_ms + delay_ms
-    write_head(key, head)
-    redis.call('ZADD', timers, head.due_ms, id)
-    log_event(log, 'R', id, struct.pack('>I6', head.due_ms))
-  else
-    dead_letter(partition, dlq, log, key, id, head, dlq_retention_ms)
-  end
-  return 'settled'
+  return word
 end
 
 local reply = {'ok'}
