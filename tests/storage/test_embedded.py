@@ -121,12 +121,21 @@ def test_recorded_number_of_another_process_is_left_alone(
     assert process_start(bystander.pid) is None
 
 
-def test_start_can_be_interrupted(programs: list[EngineProgram], tmp_path: Path) -> None:
-    engine = EmbeddedRedis(tmp_path / "data", programs, pause=lambda _: True)
+def test_start_can_be_interrupted(tmp_path: Path) -> None:
+    never_ready = tmp_path / "redis-server"
+    never_ready.write_text("#!/bin/sh\nexec sleep 60\n")
+    never_ready.chmod(0o755)
+    program = EngineProgram(path=str(never_ready), kind="redis", version="7.0.0")
+    engine = EmbeddedRedis(tmp_path / "data", [program], pause=lambda _: True)
     with pytest.raises(Interrupted):
         engine.start()
+    assert engine.is_running()
     engine.stop()
     assert not engine.is_running()
+    with open(engine.folder / "engine.lock", "w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(Interrupted):
+            engine.start()
 
 
 def test_refusing_writes_leaves_reading_and_deleting(engine: EmbeddedRedis) -> None:
