@@ -17,6 +17,8 @@ from worker.redis_clock import RedisClock
 
 IDLE_WAIT_MS = 1_000
 """Longest blocking read: also how long a stop may wait for an idle worker."""
+SCARCE_WAIT_MS = 20
+"""Longest blocking read that holds the last free slot: an idle partition must not keep it from a busy one."""
 FULL_WAIT_MS = 1_000
 """Longest wait for a free slot before the loop shows that it lives."""
 CLAIM_BATCH = 50
@@ -72,6 +74,7 @@ class ClaimLoop(Loop[ClaimReport]):
         self._deliver = deliver
         self._on_doorbell = on_doorbell
         self._rng = rng
+        self._handed_over = 0
         self._has_more = False
         self._taken: Sequence[bytes] = ()
         self._taken_ms = 0.0
@@ -79,14 +82,15 @@ class ClaimLoop(Loop[ClaimReport]):
 
     async def step(self) -> ClaimReport | None:
         """Fill the free slots, waiting a moment if nothing is ready; None if no slot is free."""
-        if not self._slots.take(1):
+        held, self._handed_over = self._handed_over or self._slots.take(1), 0
+        if not held:
             return None
-        held = 1
         try:
             reclaim = self._gate.is_open and self._clock.monotonic_ms() >= self._next_reclaim_ms
             if not (self._taken or self._has_more or reclaim):
                 self._taken_ms = self._clock.monotonic_ms()
-                self._taken = await self._store.wait(self._partition, self._consumer, 1, IDLE_WAIT_MS)
+                patience_ms = IDLE_WAIT_MS if self._slots.free else SCARCE_WAIT_MS
+                self._taken = await self._store.wait(self._partition, self._consumer, 1, patience_ms)
                 if not self._taken:
                     return ClaimReport(claimed=0, dead_lettered=0, has_more=False)
             held += self._slots.take(CLAIM_BATCH - 1)
@@ -119,12 +123,17 @@ class ClaimLoop(Loop[ClaimReport]):
 
     def rest_ms(self, report: ClaimReport | None) -> float:
         """No rest while there is room."""
-        return 0 if self._slots.free or self._is_stopping else FULL_WAIT_MS
+        return 0 if self._handed_over or self._slots.free or self._is_stopping else FULL_WAIT_MS
 
     async def rest(self, report: ClaimReport | None) -> None:
-        """When full: wait until a slot is freed, and then long enough to gather some more."""
+        """When full: wait for a slot in turn with the other partitions, and then long enough to gather some more."""
         pause_ms = self.rest_ms(report)
         if pause_ms:
-            self._slots.line_up(self.wake)
-            if await self._alarm.nap(pause_ms) and not self._is_stopping:
+            self._slots.line_up(self._receive_slot)
+            await self._alarm.nap(pause_ms)
+            if self._handed_over and not self._is_stopping:
                 await self._clock.sleep(LINGER_MS)
+
+    def _receive_slot(self) -> None:
+        self._handed_over = 1
+        self.wake()

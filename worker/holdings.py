@@ -1,6 +1,7 @@
 """What this worker holds in memory: places for deliveries, and the deliveries that occupy them."""
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from itertools import groupby
 from operator import attrgetter
@@ -32,12 +33,15 @@ class Delivery:
 
 
 class Slots:
-    """The deliveries this worker may hold at once, shared by the claim loops of all partitions."""
+    """The deliveries this worker may hold at once, shared by the claim loops of all partitions.
+
+    A freed slot goes to whoever has waited longest: while anybody is in the line, no slot is free for others.
+    """
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.free = capacity
-        self._line: list[Callable[[], None]] = []
+        self._line: deque[Callable[[], None]] = deque()
 
     def take(self, most: int) -> int:
         """Occupy up to `most` free slots; returns how many, 0 if none is free."""
@@ -46,17 +50,16 @@ class Slots:
         return taken
 
     def give_back(self, count: int = 1) -> None:
-        """Free slots, and call those who wait for one in the order they lined up."""
+        """Free slots; the first ones are handed to those in the line."""
         self.free += count
-        if self._line and self.free > 0:
-            line, self._line = self._line, []
-            for call in line:
-                call()
+        while self._line and self.free > 0:
+            self.free -= 1
+            self._line.popleft()()
 
-    def line_up(self, call: Callable[[], None]) -> None:
-        """Be called, once, when a slot is freed."""
-        if call not in self._line:
-            self._line.append(call)
+    def line_up(self, hand_over: Callable[[], None]) -> None:
+        """Be called, once, with a slot that was occupied for the caller; a second place in the line is not given."""
+        if hand_over not in self._line:
+            self._line.append(hand_over)
 
 
 class Holdings:

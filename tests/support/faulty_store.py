@@ -25,6 +25,8 @@ class FaultyStore:
         """This share of all calls is lost, and of as many the reply is."""
         self.rng = random.Random(1)
         self.calls: Counter[str] = Counter()
+        self.patience_ms: list[int] = []
+        """Of each blocking read."""
         self.on_call: Callable[[str], None] = lambda name: None
 
     def fail_before(self, name: str, times: int = 1, error: StorageError | None = None) -> None:
@@ -62,6 +64,7 @@ class FaultyStore:
         await self._through("leave", lambda: self._inner.leave(consumer))
 
     async def wait(self, partition: int, consumer: str, limit: int, timeout_ms: int) -> Sequence[bytes]:
+        self.patience_ms.append(timeout_ms)
         return await self._through("wait", lambda: self._inner.wait(partition, consumer, limit, timeout_ms))
 
     async def claim(

@@ -10,7 +10,7 @@ from qstash_clone.errors import StorageUnavailable
 from qstash_clone.observability import MESSAGES_QUARANTINED
 from tests.support.eventually import eventually
 from tests.worker.rig import Rig
-from worker.claim import RECLAIM_JITTER, RECLAIMS_PER_LEASE
+from worker.claim import LINGER_MS, RECLAIM_JITTER, RECLAIMS_PER_LEASE, SCARCE_WAIT_MS
 
 
 async def test_a_ready_message_is_claimed_and_delivered(rig: Rig) -> None:
@@ -89,9 +89,24 @@ async def test_when_full_the_loop_waits_for_a_slot(make_rig: Callable[..., Rig])
     await rig.publish(url="http://two.example/")
     report = await rig.claims.step()
     assert rig.claims.rest_ms(report) > 0
+    rest = asyncio.create_task(rig.claims.rest(report))
+    await eventually(lambda: rig.clock.sleeping)
+    assert await rig.claims.step() is None
     rig.transport.may_answer.set()
     await rig.idle()
-    assert rig.claims.rest_ms(report) == 0
+    assert rig.worker.slots.free == 0, "the slot was handed to the loop in the line"
+    await eventually(lambda: rest.done() or rig.clock.advance(LINGER_MS))
+    await rig.claims.step()
+    await rig.idle()
+    assert len(rig.transport.requests) == 2
+    assert rig.worker.slots.free == 1
+
+
+async def test_an_idle_read_with_the_last_slot_is_short(make_rig: Callable[..., Rig]) -> None:
+    rig = make_rig(worker_concurrency=1)
+    await rig.claims.step()
+    assert rig.worker.slots.free == 1
+    assert rig.store.patience_ms == [SCARCE_WAIT_MS]
 
 
 async def test_an_idle_partition_occupies_one_slot_only(rig: Rig) -> None:

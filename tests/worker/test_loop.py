@@ -121,7 +121,7 @@ def test_pauses_double_up_to_their_cap() -> None:
     assert backoff.next_ms() == FIRST_BACKOFF_MS
 
 
-def test_slots_call_those_who_wait_in_their_order() -> None:
+def test_a_freed_slot_goes_to_whoever_waits_longest() -> None:
     slots = Slots(2)
     called: list[str] = []
     first, second = (lambda: called.append("first")), (lambda: called.append("second"))
@@ -133,10 +133,11 @@ def test_slots_call_those_who_wait_in_their_order() -> None:
     slots.give_back(0)
     assert called == []
     slots.give_back()
+    assert called == ["first"]
+    assert slots.take(1) == 0
+    slots.give_back(2)
     assert called == ["first", "second"]
-    slots.give_back()
-    assert called == ["first", "second"]
-    assert slots.free == 2
+    assert slots.take(5) == 1
 
 
 def test_a_loop_that_no_longer_moves_is_named(clock: ManualClock, health: Health) -> None:
