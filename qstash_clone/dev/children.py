@@ -13,7 +13,7 @@ from qstash_clone.errors import ConfigurationError
 SHORT_LIFE_S = 5.0
 MAX_SHORT_LIVES = 5
 MAX_DELAY_S = 5.0
-CONFIGURATION_EXIT_CODE = 2
+CONFIGURATION_EXIT_CODES = (2, os.EX_CONFIG)
 
 
 class RestartPolicy:
@@ -28,7 +28,7 @@ class RestartPolicy:
         Waits of 0.2, 0.4, 0.8, 1.6 s, then 3.2 and 5 s. A wrong setting does not mend itself, so its exit code ends
         the attempts at once. What was killed from outside is not blamed for its short life and always started again.
         """
-        if exit_code == CONFIGURATION_EXIT_CODE:
+        if exit_code in CONFIGURATION_EXIT_CODES:
             return None
         if lived_s >= SHORT_LIFE_S:
             self._short_lives = 0

@@ -96,13 +96,18 @@ class Supervisor:
         return 0
 
     def step(self, now_s: float) -> None:
-        """One look at the disk, Redis and the children."""
-        self._tend_disk()
-        self._tend_redis(now_s)
+        """One look at everything: the disk, Redis and the children."""
+        self.tend(now_s)
         if self._redis.is_running():
             for child in self._children:
                 if said := child.tend(now_s):
                     self._say(said)
+
+    def tend(self, now_s: float) -> None:
+        """One look at the disk and at Redis; raises ConfigurationError when Redis is given up."""
+        if self._disk.check():
+            self._apply_disk()
+        self._tend_redis(now_s)
 
     def stop(self) -> None:
         """End the api, then the workers, then Redis; at once if asked a second time."""
@@ -134,10 +139,6 @@ class Supervisor:
         self._redis_started_s = time.monotonic()
         self._redis_due_s = None
         if self._disk.is_low:
-            self._apply_disk()
-
-    def _tend_disk(self) -> None:
-        if self._disk.check():
             self._apply_disk()
 
     def _apply_disk(self) -> None:
