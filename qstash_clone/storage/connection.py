@@ -94,6 +94,9 @@ async def check_engine(client: Redis, settings: Settings) -> EngineFacts:
     evicting, or less durable than `redis_durability`; StorageUnavailable if it does not answer.
     """
     info = await _read_info(client)
+    if "1" in (info.get("loading"), info.get("async_loading")):
+        # Until it has read its append-only file, the engine says that it has none.
+        raise StorageUnavailable("Redis is still loading its data.")
     version = info.get("redis_version", "")
     engine: Literal["redis", "valkey"] = "valkey" if info.get("server_name") == "valkey" else "redis"
     shown = info.get("valkey_version", version) if engine == "valkey" else version

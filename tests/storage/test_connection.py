@@ -159,6 +159,12 @@ async def test_engine_that_is_too_old_or_too_silent(info: dict[str, str], expect
         await check_engine(OldEngine(**info), Settings())  # pyright: ignore[reportArgumentType]
 
 
+async def test_engine_that_is_still_loading_is_not_judged_by_what_it_says() -> None:
+    info = {"redis_version": "7.0.15", "aof_enabled": "0", "loading": "1"}
+    with pytest.raises(StorageUnavailable, match="loading"):
+        await check_engine(OldEngine(**info), Settings())  # pyright: ignore[reportArgumentType]
+
+
 async def test_valkey_is_named_by_its_own_version() -> None:
     info = {"redis_version": "7.2.4", "server_name": "valkey", "valkey_version": "8.1.1", "aof_enabled": "1"}
     found = await check_engine(OldEngine(**info), Settings())  # pyright: ignore[reportArgumentType]
