@@ -39,7 +39,7 @@ class Worker:
         """Values for /metrics."""
         return {
             "worker_in_flight": ("Deliveries that this worker holds at the moment.", len(self.holdings)),
-            "worker_capacity": ("Deliveries that this worker may hold at once.", self.slots.capacity),
+            "worker_slots": ("Deliveries that this worker may hold at once.", self.slots.capacity),
         }
 
 
