@@ -17,10 +17,10 @@ def read_env_file(path: str) -> dict[str, str]:
         with open(path, encoding="utf-8") as file:
             text = file.read()
     except (OSError, UnicodeDecodeError) as error:
-        reason = (error.strerror or str(error)) if isinstance(error, OSError) else "not text in UTF-8"
-        raise ConfigurationError(f"--env-file: cannot read {path}: {reason.lower()}.") from error
+        reason = (error.strerror or str(error)).lower() if isinstance(error, OSError) else "not text in UTF-8"
+        raise ConfigurationError(f"--env-file: cannot read {path}: {reason}.") from error
     values: dict[str, str] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         stripped = line.strip()
         if not stripped or stripped.startswith("#"):
             continue

@@ -5,6 +5,7 @@ import select
 import signal
 import socket
 from types import FrameType
+from typing import Any
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -14,6 +15,7 @@ class Signals:
 
     def __init__(self) -> None:
         self.stop_requests = 0
+        self._previous: dict[signal.Signals, Any] = {}
         self._reader, self._writer = socket.socketpair()
         self._reader.setblocking(False)
         self._writer.setblocking(False)
@@ -21,15 +23,16 @@ class Signals:
     def __enter__(self) -> "Signals":
         signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         for number in STOPPING:
-            signal.signal(number, self._request_stop)
-        signal.signal(signal.SIGCHLD, _do_nothing)
+            # Under nohup, the end of the terminal is not meant.
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                self._previous[number] = signal.signal(number, self._request_stop)
+        self._previous[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, _do_nothing)
         return self
 
     def __exit__(self, *_: object) -> None:
         signal.set_wakeup_fd(-1)
-        for number in STOPPING:
-            signal.signal(number, signal.SIG_IGN)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
         self._reader.close()
         self._writer.close()
 
