@@ -270,11 +270,8 @@ class System:
 
     def _show_logs(self) -> None:
         for process in self.processes:
-            print(f"--- {process.log.name} (exit {process.exit_code})", *_last_lines(process.log_text(), 30), sep="\n")
-
-
-def _last_lines(text: str, count: int) -> list[str]:
-    return text.splitlines()[-count:]
+            last = [line[:300] for line in process.log_text().splitlines()[-15:]]
+            print(f"--- {process.log.name} (exit {process.exit_code})", *last, sep="\n")
 
 
 @contextlib.contextmanager

@@ -1,0 +1,106 @@
+"""Looks behind the service into Redis: what is in flight with whom, and what is left at the end."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import redis.asyncio
+
+from qstash_clone.ids import MessageId, format_message_id
+from qstash_clone.settings import Settings
+from qstash_clone.storage.keys import CONSUMER_GROUP, PartitionKeys
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remains:
+    """What is left in a store; all zero once everything ended."""
+
+    timers: int
+    ready: int
+    in_flight: int
+    dead_letters: int
+    lanes: int
+    """Waiting lines and sets of admitted messages."""
+    records: int
+    """Of messages that have not ended: a record that will not expire by itself."""
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.timers or self.ready or self.in_flight or self.lanes or self.records)
+
+
+class Inspector:
+    """Reads one store with one partition, which has a Redis of its own."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._url = settings.redis_url
+        self._keys = PartitionKeys(settings.key_namespace, 0, 1)
+        self._client: Any = None
+
+    async def _redis(self) -> Any:
+        if self._client is None:
+            self._client = redis.asyncio.Redis.from_url(self._url)  # pyright: ignore[reportUnknownMemberType]
+        return self._client
+
+    async def aclose(self) -> None:
+        if self._client is not None:
+            client, self._client = self._client, None
+            await client.aclose()
+
+    async def consumer_of(self, pid: int) -> str | None:
+        """The name under which the worker with this pid claims; None before it claimed anything."""
+        client = await self._redis()
+        names = [row["name"].decode() for row in await client.xinfo_consumers(self._keys.ready, CONSUMER_GROUP)]
+        return next((name for name in names if _pid_in(name) == pid), None)
+
+    async def pid_of(self, message_id: str) -> int | None:
+        """The pid of the worker that has this message in flight."""
+        for entry_id, consumer in await self._pending():
+            if await self._message_of(entry_id) == message_id:
+                return _pid_in(consumer)
+        return None
+
+    async def count_in_flight(self, pid: int | None = None) -> int:
+        """How many messages are claimed and not settled, by one worker or by all."""
+        return len(await self._pending(pid))
+
+    async def in_flight(self, pid: int | None = None) -> set[str]:
+        """The ids of messages that are claimed and not settled, by one worker or by all."""
+        ids = {await self._message_of(entry_id) for entry_id, _ in await self._pending(pid)}
+        return {message_id for message_id in ids if message_id is not None}
+
+    async def _pending(self, pid: int | None = None) -> list[tuple[bytes, str]]:
+        """Entry and consumer of what is claimed and not settled."""
+        consumer = None if pid is None else await self.consumer_of(pid)
+        if pid is not None and consumer is None:
+            return []
+        client = await self._redis()
+        rows = await client.xpending_range(self._keys.ready, CONSUMER_GROUP, "-", "+", 100_000, consumername=consumer)
+        return [(row["message_id"], row["consumer"].decode()) for row in rows]
+
+    async def _message_of(self, entry_id: bytes) -> str | None:
+        found = await (await self._redis()).xrange(self._keys.ready, entry_id, entry_id)
+        fields: dict[bytes, bytes] = found[0][1] if found else {}
+        return format_message_id(MessageId(fields[b"i"])) if b"i" in fields else None
+
+    async def remains(self) -> Remains:
+        """What is in the store right now."""
+        client, keys = await self._redis(), self._keys
+        names: list[bytes] = [name[len(keys.prefix) :] for name in await client.keys(keys.prefix + b"*")]
+        records = [name for name in names if name.startswith(b"m") and name != b"meta"]
+        async with client.pipeline(transaction=False) as pipeline:
+            for name in records:
+                pipeline.pttl(keys.prefix + name)
+            lifetimes_ms = await pipeline.execute()
+        return Remains(
+            timers=await client.zcard(keys.timers),
+            ready=await client.xlen(keys.ready),
+            in_flight=(await client.xpending(keys.ready, CONSUMER_GROUP))["pending"],
+            dead_letters=await client.xlen(keys.dlq),
+            lanes=sum(name.startswith((b"l:", b"a:")) or name in (b"ring", b"parked") for name in names),
+            records=sum(lifetime_ms == -1 for lifetime_ms in lifetimes_ms),
+        )
+
+
+def _pid_in(consumer: str) -> int:
+    """Workers are called `<host>-<pid>-<random>`."""
+    return int(consumer.rsplit("-", 2)[1])

@@ -1,0 +1,36 @@
+"""Kill -9 under load, again and again: nothing acknowledged is lost, and every duplicate has a reason."""
+
+import os
+from pathlib import Path
+
+from tests.e2e.conftest import settings_for
+from tests.faults.chaos import Chaos, Plan
+from tests.support.processes import System
+from tests.support.redis_server import RedisServer
+
+PLAN = Plan(
+    kills=int(os.environ.get("FAULT_KILLS", "21")),
+    messages=int(os.environ.get("FAULT_MESSAGES", "10000")),
+    seed=int(os.environ.get("FAULT_SEED", "1")),
+)
+
+
+async def test_everything_acknowledged_arrives(own_redis: RedisServer, tmp_path: Path, accounts: list[str]) -> None:
+    settings = settings_for(own_redis.url, lease_ms=2000, worker_concurrency=64)
+    with System(settings, apis=2, workers=3) as system:
+        chaos = Chaos(PLAN, system, own_redis, tmp_path)
+        try:
+            account = await chaos.run()
+        finally:
+            accounts.append(chaos.account.table())
+    assert account.kills.total() == PLAN.kills
+    assert min(account.in_flight_at_kills) >= 10
+    assert len(account.acknowledged) >= PLAN.messages
+    assert account.lost == set()
+    assert account.corrupt == 0
+    assert account.retried == 0, "no answer was a failure, so nothing is a retry"
+    assert account.unexplained == set()
+    assert account.published_twice <= account.asked_again
+    assert account.remains is not None
+    assert account.remains.dead_letters == 0
+    assert account.remains.is_empty
