@@ -53,6 +53,17 @@ def redis_server(request: pytest.FixtureRequest, redis_servers: Callable[[str], 
 
 
 @pytest.fixture
+def partitions() -> int:
+    """Tests with more than one parametrise this."""
+    return 1
+
+
+@pytest.fixture
+def settings(settings: Settings, partitions: int) -> Settings:
+    return replace(settings, partitions=partitions)
+
+
+@pytest.fixture
 def inspector(redis_url: str) -> Iterator[Inspector]:
     inspector = Inspector(redis_url)
     yield inspector

@@ -23,7 +23,7 @@ class Record:
     """A message's record and the ms it has left (-1: for ever)."""
 
     stored: StoredMessage
-    ttl_ms: int
+    ttl_ms: int = field(compare=False)
 
 
 @dataclass(slots=True, kw_only=True)

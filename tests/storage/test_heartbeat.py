@@ -1,0 +1,149 @@
+"""heartbeat.lua: live workers, the capacity they add up to, and turns for the lanes that may go on."""
+
+import pytest
+import redis.asyncio
+
+from qstash_clone.settings import Settings
+from qstash_clone.storage.delivery_store import HEARTBEAT_SILENT_MS
+from qstash_clone.storage.keys import CONSUMER_GROUP, PartitionKeys
+from qstash_clone.storage.store import Store, open_store
+from tests.storage.conftest import AgeLeases, Look, MoveClock
+from tests.support.messages import LANE, claim_all, claim_one, delivered, publish
+
+
+async def capacity(store: Store) -> tuple[int, int]:
+    stats = await store.admin.stats()
+    return stats.workers, stats.capacity
+
+
+async def test_capacities_add_up(store: Store) -> None:
+    await store.delivery.heartbeat("w2", 50)
+    assert await capacity(store) == (2, 150)
+    await store.delivery.heartbeat("w2", 70)
+    assert await capacity(store) == (2, 170)
+    await store.delivery.leave("w1")
+    assert await capacity(store) == (1, 70)
+    await store.delivery.leave("w1")
+    await store.delivery.leave("never seen")
+    assert await capacity(store) == (1, 70)
+
+
+async def test_repeating_a_heartbeat_changes_nothing(store: Store, look: Look) -> None:
+    before = look()
+    await store.delivery.heartbeat("w1", 100)
+    assert look() == before
+
+
+async def test_a_silent_worker_no_longer_counts(
+    store: Store, keys: PartitionKeys, redis_client: "redis.asyncio.Redis", look: Look
+) -> None:
+    await redis_client.zincrby(keys.workers, -HEARTBEAT_SILENT_MS - 1, "w1")
+    await store.delivery.heartbeat("w2", 30)
+    assert await capacity(store) == (1, 30)
+    assert look().capacity == {"w2": 30}
+
+
+async def test_a_worker_is_silent_by_real_time(store: Store, move_clock: MoveClock) -> None:
+    await move_clock(86_400_000)
+    await store.delivery.heartbeat("w2", 30)
+    assert await capacity(store) == (2, 130)
+
+
+async def test_a_worker_that_leaves_with_deliveries_under_way_loses_none(
+    store: Store, age_leases: AgeLeases, keys: PartitionKeys, redis_client: "redis.asyncio.Redis"
+) -> None:
+    message_id = await publish(store)
+    await claim_one(store)
+    await store.delivery.leave("w1")
+    await age_leases()
+    assert (await claim_one(store, "w2", reclaim=True)).id == message_id
+    await store.delivery.leave("w1")
+    names = [item["name"] for item in await redis_client.xinfo_consumers(keys.ready, CONSUMER_GROUP)]
+    assert names == [b"w2"]
+
+
+async def test_room_that_a_new_worker_brings_is_filled(store: Store, look: Look) -> None:
+    await store.delivery.heartbeat("w1", 2)
+    for _ in range(10):
+        await publish(store)
+    await store.delivery.heartbeat("w1", 2)
+    assert len(look().entries) == 1
+    assert look().parked == {LANE}
+    await store.delivery.heartbeat("w2", 10)
+    assert len(look().entries) == 6, "as many as are left free"
+
+
+async def test_a_lane_never_takes_all(store: Store, look: Look) -> None:
+    await store.delivery.heartbeat("w1", 20)
+    for _ in range(100):
+        await publish(store, lane="h:busy")
+    assert len(look().entries) == 10
+    for _ in range(100):
+        await publish(store, lane="h:second")
+    assert len(look().admitted["h:second"]) == 5
+    other = await publish(store, lane="h:third")
+    assert other in look().admitted["h:third"], "there is a place for one that holds none"
+
+
+@pytest.mark.parametrize("total", [1, 2, 3])
+async def test_the_smallest_capacities(store: Store, look: Look, total: int) -> None:
+    await store.delivery.heartbeat("w1", total)
+    ids = [await publish(store) for _ in range(5)]
+    done: list[bytes] = []
+    while claims := await claim_all(store):
+        for claim in claims:
+            await store.delivery.settle(delivered(claim))
+            done.append(claim.id)
+    assert done == ids
+
+
+async def test_no_capacity_admits_nothing(store: Store, look: Look) -> None:
+    await store.delivery.heartbeat("w1", 0)
+    ids = [await publish(store) for _ in range(3)]
+    assert await claim_all(store) == []
+    assert look().lanes == {LANE: ids}
+
+
+async def test_shrinking_below_what_is_in_flight_recovers(store: Store, look: Look) -> None:
+    for _ in range(60):
+        await publish(store)
+    claims = await claim_all(store)
+    await store.delivery.heartbeat("w1", 4)
+    for claim in claims:
+        await store.delivery.settle(delivered(claim))
+    done = len(claims)
+    while claims := await claim_all(store):
+        assert len(claims) <= 2
+        for claim in claims:
+            await store.delivery.settle(delivered(claim))
+        done += len(claims)
+    assert done == 60
+
+
+async def test_many_lanes_take_turns(store: Store) -> None:
+    await store.delivery.heartbeat("w1", 0)
+    for lane in range(5):
+        for _ in range(3):
+            await publish(store, lane=f"h:{lane}")
+    await store.delivery.heartbeat("w1", 1000)
+    claims = await claim_all(store)
+    order = [await _lane_of(store, claim.id) for claim in claims]
+    assert order == [f"h:{lane}" for _ in range(3) for lane in range(5)]
+
+
+async def _lane_of(store: Store, message_id: bytes) -> str:
+    from qstash_clone.ids import MessageId
+
+    stored = await store.admin.get_message(MessageId(message_id))
+    assert stored is not None
+    return stored.lane
+
+
+@pytest.mark.parametrize("partitions", [3])
+async def test_capacity_is_shared_by_the_partitions(settings: Settings) -> None:
+    store = await open_store(settings)
+    await store.delivery.heartbeat("w1", 10)
+    assert await capacity(store) == (1, 12)
+    await store.delivery.leave("w1")
+    assert await capacity(store) == (0, 0)
+    await store.aclose()
