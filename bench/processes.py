@@ -13,7 +13,10 @@ from bench.report import BenchFailure, shares
 from qstash_clone.settings import PARENT_FD_VARIABLE
 
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+CORES = os.cpu_count() or 1
 STOP_PATIENCE_S = 10.0
+_REPOSITORY = Path(__file__).parent.parent
+"""Where `python -m bench.tools.<name>` finds its module."""
 
 
 class Child:
@@ -87,6 +90,7 @@ class Nursery:
                 stderr=output,
                 pass_fds=(self._pipe_reader,),
                 start_new_session=True,  # Ctrl-C is for this process, which ends them in order
+                cwd=_REPOSITORY,
                 limit=256 * 1024 * 1024,
             )
         child = Child(name, process, log)
@@ -119,12 +123,14 @@ class Usage:
     machine_share: float
     """Of all cores together, whoever used them."""
 
+    @property
+    def other_cores(self) -> float:
+        """How many cores were busy for anything but the processes that were watched."""
+        return max(0.0, self.machine_share * CORES - sum(self.processor_s.values()) / self.wall_s)
+
     def __str__(self) -> str:
-        return shares(
-            {name: used / self.wall_s for name, used in self.processor_s.items()},
-            self.machine_share,
-            os.cpu_count() or 1,
-        )
+        cores = {name: used / self.wall_s for name, used in self.processor_s.items()}
+        return shares(cores, self.other_cores, self.machine_share)
 
 
 class Stopwatch:

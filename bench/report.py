@@ -168,9 +168,8 @@ def percentile(values: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, max(0, -(-len(ordered) * round(share * 1000) // 1000) - 1))]
 
 
-def shares(parts: Mapping[str, float], all_cores: float, cores: int) -> str:
-    """Who used how much of one core, the busiest first, and what processes outside the measure used."""
+def shares(parts: Mapping[str, float], others: float, machine: float) -> str:
+    """Who used how much of one core, the busiest first, then everything outside the measure, then all cores."""
     ordered = sorted(parts.items(), key=lambda part: -part[1])
     used = ", ".join(f"{name} {share:.0%}" for name, share in ordered)
-    others = max(0.0, all_cores * cores - sum(parts.values()))
-    return f"of a core: {used}, others {others:.0%}; all {cores} cores {all_cores:.0%} busy"
+    return f"of a core: {used}, others {others:.0%}; all cores {machine:.0%} busy"

@@ -7,6 +7,7 @@ from bench.engine import SIGNING_KEY
 from bench.plan import Bench
 from bench.processes import Stopwatch, Usage
 from bench.report import BenchFailure, Figure, compared, ratio_of_at_least
+from bench.rounds import undisturbed_pairs
 from bench.service import DRAIN_PATIENCE_S, check_arrivals, drained, start_worker
 from bench.tools.channel import Tool
 from bench.tools.samples import HEADERS, destination
@@ -71,16 +72,20 @@ async def measure(bench: Bench) -> list[Figure]:
             bench.say("deliver: warming up")
             await drain(_WARM_UP)
             await post(_WARM_UP)
-            rounds: list[_Round] = []
-            bare: list[_Round] = []
+            total = 0
+
+            async def pair() -> tuple[_Round, _Round]:
+                nonlocal total
+                total += bench.sizes.delivered
+                bare_round = await post(bench.sizes.delivered)
+                return await drain(bench.sizes.delivered), bare_round
+
+            bench.say(f"deliver: {bench.sizes.delivered} messages a round")
             calls_before = engine.calls()
-            for number in range(bench.sizes.rounds):
-                bench.say(f"deliver: round {number + 1} of {bench.sizes.rounds}")
-                bare.append(await post(bench.sizes.delivered))
-                rounds.append(await drain(bench.sizes.delivered))
+            pairs = await undisturbed_pairs(bench.sizes.rounds, pair, lambda one: one.usage)
             calls = engine.calls().get("evalsha", 0) - calls_before.get("evalsha", 0)
 
-    total = bench.sizes.rounds * bench.sizes.delivered
+    rounds, bare = [own for own, _ in pairs], [reference for _, reference in pairs]
     laid_calls = total / 100
     middle = sorted(rounds, key=lambda one: one.per_second)[len(rounds) // 2]
     redis_us = sorted(one.redis_us for one in rounds)[len(rounds) // 2]

@@ -4,6 +4,7 @@ from bench.engine import TOKEN, Engine
 from bench.plan import Bench
 from bench.processes import Stopwatch, Usage
 from bench.report import BenchFailure, Figure, compared, ratio_of_at_least
+from bench.rounds import undisturbed_pairs
 from bench.service import start_api, start_bare_api
 from bench.tools.channel import Tool
 from bench.tools.samples import destination, publish_request
@@ -61,16 +62,17 @@ async def measure(bench: Bench) -> list[Figure]:
             figures: list[Figure] = []
             for connections in CONNECTIONS:
                 bench.say(f"publish: {connections} connections")
-                rounds: list[_Round] = []
-                bare_rounds: list[_Round] = []
+
+                async def pair(connections: int = connections) -> tuple[_Round, _Round]:
+                    bare_round = await run(connections, True)
+                    return await run(connections, False), bare_round
+
                 calls_before = engine.calls()
                 stored_before = stored
-                for _ in range(bench.sizes.rounds):
-                    bare_rounds.append(await run(connections, True))
-                    rounds.append(await run(connections, False))
+                pairs = await undisturbed_pairs(bench.sizes.rounds, pair, lambda one: one.usage)
                 calls = engine.calls().get("evalsha", 0) - calls_before.get("evalsha", 0)
                 group_size = (stored - stored_before) / max(1, calls)
-                figures += _figures(connections, rounds, bare_rounds, group_size)
+                figures += _figures(connections, [own for own, _ in pairs], [bare for _, bare in pairs], group_size)
             return figures
 
 
