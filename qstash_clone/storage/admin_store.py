@@ -173,7 +173,9 @@ class RedisAdminStore:
         """The pair of the first partition, which decides, and its revision."""
         current, following, revision = await self._commands.ask("HMGET", self._keys[0].meta, "ck", "nk", "kr")
         if revision is None:
-            raise StorageUnavailable("The store is empty; it is made ready again by the next write.")
+            # Redis was emptied: any script makes it ready again, with the configured pair.
+            await self.check_durable_write()
+            current, following, revision = await self._commands.ask("HMGET", self._keys[0].meta, "ck", "nk", "kr")
         return SigningKeys(current=current.decode(), next=following.decode()), int(revision)
 
     async def rotate_signing_keys(self) -> SigningKeys:
