@@ -1,11 +1,12 @@
 """How much the fault runs break, and the accounts they end with."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from tests.e2e.conftest import new_redis
+from tests.support.receiver import Receiver
 from tests.support.redis_server import RedisServer
 
 _accounts: list[str] = []
@@ -36,3 +37,9 @@ def own_redis() -> Iterator[RedisServer]:
     server = new_redis()
     yield server
     server.stop()
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    async with Receiver() as receiver:
+        yield receiver

@@ -1,7 +1,8 @@
 """Looks behind the service into Redis: what is in flight with whom, and what is left at the end."""
 
 from dataclasses import dataclass
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import redis.asyncio
 
@@ -41,7 +42,16 @@ class Inspector:
             self._client = redis.asyncio.Redis.from_url(self._url)  # pyright: ignore[reportUnknownMemberType]
         return self._client
 
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
     async def aclose(self) -> None:
+        """Close the connection; the next question opens another one."""
         if self._client is not None:
             client, self._client = self._client, None
             await client.aclose()
@@ -99,6 +109,10 @@ class Inspector:
             lanes=sum(name.startswith((b"l:", b"a:")) or name in (b"ring", b"parked") for name in names),
             records=sum(lifetime_ms == -1 for lifetime_ms in lifetimes_ms),
         )
+
+    async def is_empty(self) -> bool:
+        """Whether every message has ended and nothing of them stays for ever."""
+        return (await self.remains()).is_empty
 
 
 def _pid_in(consumer: str) -> int:

@@ -9,7 +9,7 @@ from tests.support.processes import System
 from tests.support.redis_server import RedisServer
 
 PLAN = Plan(
-    kills=int(os.environ.get("FAULT_KILLS", "21")),
+    kills=int(os.environ.get("FAULT_KILLS", "30")),
     messages=int(os.environ.get("FAULT_MESSAGES", "10000")),
     seed=int(os.environ.get("FAULT_SEED", "1")),
 )
