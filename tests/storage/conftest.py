@@ -7,7 +7,6 @@ from importlib import resources
 from typing import Any
 
 import pytest
-import redis.asyncio
 
 from qstash_clone.domain.message import Claim
 from qstash_clone.settings import Settings
@@ -23,6 +22,7 @@ _CHOSEN = os.environ.get("QSTASH_CLONE_TEST_ENGINE")
 
 AgeLeases = Callable[..., Awaitable[None]]
 Look = Callable[..., Partition]
+Opened = Callable[[Settings], Awaitable[Store]]
 MoveClock = Callable[[int], Awaitable[None]]
 
 
@@ -89,6 +89,20 @@ def sound_store(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture
+async def opened() -> AsyncIterator[Opened]:
+    """Opens stores and closes them at the end."""
+    stores: list[Store] = []
+
+    async def open_another(settings: Settings) -> Store:
+        stores.append(await open_store(settings))
+        return stores[-1]
+
+    yield open_another
+    for store in stores:
+        await store.aclose()
+
+
+@pytest.fixture
 async def store(settings: Settings) -> AsyncIterator[Store]:
     """An empty store with one live worker, `w1`, that can hold 100 deliveries."""
     store = await open_store(settings)
@@ -124,18 +138,17 @@ def look(inspector: Inspector, settings: Settings) -> Look:
 
 
 @pytest.fixture
-def age_leases(redis_client: "redis.asyncio.Redis", settings: Settings) -> AgeLeases:
+def age_leases(redis_client: Any, settings: Settings) -> AgeLeases:
     """Makes leases look abandoned for an hour, as if their workers had died then."""
 
     async def age(claims: "list[Claim] | None" = None, *, partition: int = 0, consumer: str = "w1") -> None:
         keys = PartitionKeys(settings.key_namespace, partition, settings.partitions)
-        client: Any = redis_client
         if claims is None:
-            pending = await client.xpending_range(keys.ready, CONSUMER_GROUP, "-", "+", 10_000)
+            pending = await redis_client.xpending_range(keys.ready, CONSUMER_GROUP, "-", "+", 10_000)
             owned = [(item["message_id"], item["consumer"]) for item in pending]
         else:
             owned = [(claim.entry_id, consumer) for claim in claims]
         for entry_id, owner in owned:
-            await client.xclaim(keys.ready, CONSUMER_GROUP, owner, 0, [entry_id], idle=3_600_000, justid=True)
+            await redis_client.xclaim(keys.ready, CONSUMER_GROUP, owner, 0, [entry_id], idle=3_600_000, justid=True)
 
     return age

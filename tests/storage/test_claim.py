@@ -1,9 +1,9 @@
 """claim.lua: leases go to one worker at a time, under a new generation, and no reply that is lost loses a message."""
 
 import asyncio
+from typing import Any
 
 import pytest
-import redis.asyncio
 
 from qstash_clone.domain.message import Claim, State
 from qstash_clone.ids import MessageId
@@ -312,7 +312,7 @@ async def test_one_reply_carries_a_bounded_amount(store: Store) -> None:
 
 
 async def test_a_damaged_record_stays_behind_and_the_others_are_claimed(
-    store: Store, keys: PartitionKeys, redis_client: "redis.asyncio.Redis", age_leases: AgeLeases
+    store: Store, keys: PartitionKeys, redis_client: Any, age_leases: AgeLeases
 ) -> None:
     first, second, third = [await publish(store) for _ in range(3)]
     async with damaged(redis_client, keys.message(second)):
@@ -334,7 +334,7 @@ async def test_nothing_is_written_for_a_message_whose_places_are_damaged(
     store: Store,
     settings: Settings,
     keys: PartitionKeys,
-    redis_client: "redis.asyncio.Redis",
+    redis_client: Any,
     age_leases: AgeLeases,
     look: Look,
     end: str,
@@ -358,9 +358,9 @@ async def test_nothing_is_written_for_a_message_whose_places_are_damaged(
 
 
 async def test_an_entry_without_a_message_is_dropped(
-    store: Store, keys: PartitionKeys, redis_client: "redis.asyncio.Redis", look: Look
+    store: Store, keys: PartitionKeys, redis_client: Any, look: Look
 ) -> None:
-    await redis_client.xadd(keys.ready, {"i": b"0" * 12})  # pyright: ignore
+    await redis_client.xadd(keys.ready, {"i": b"0" * 12})
     assert await claim_all(store) == []
     assert look().entries == {}
 
@@ -368,7 +368,7 @@ async def test_an_entry_without_a_message_is_dropped(
 async def test_an_entry_deleted_while_pending_is_no_obstacle(
     store: Store,
     keys: PartitionKeys,
-    redis_client: "redis.asyncio.Redis",
+    redis_client: Any,
     age_leases: AgeLeases,
     breaks_invariants: None,
 ) -> None:
@@ -382,15 +382,15 @@ async def test_an_entry_deleted_while_pending_is_no_obstacle(
 
 
 async def test_reclaiming_survives_the_departure_of_the_worker(
-    store: Store, age_leases: AgeLeases, redis_client: "redis.asyncio.Redis", keys: PartitionKeys
+    store: Store, age_leases: AgeLeases, redis_client: Any, keys: PartitionKeys
 ) -> None:
     message_id = await publish(store)
     await claim_one(store)
     await store.delivery.leave("w1")
     await age_leases()
     assert (await claim_one(store, "w2", reclaim=True)).id == message_id
-    consumers = await redis_client.xinfo_consumers(keys.ready, CONSUMER_GROUP)  # pyright: ignore
-    assert len(consumers) == 2  # pyright: ignore
+    consumers = await redis_client.xinfo_consumers(keys.ready, CONSUMER_GROUP)
+    assert len(consumers) == 2
 
 
 async def test_two_workers_never_get_the_same_message(store: Store, lossy_store: Store) -> None:

@@ -2,9 +2,9 @@
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 import pytest
-import redis.asyncio
 
 from qstash_clone.domain.message import State
 from qstash_clone.errors import InvalidRequest
@@ -12,8 +12,8 @@ from qstash_clone.settings import Settings
 from qstash_clone.storage.interface import SettleResult
 from qstash_clone.storage.keys import PartitionKeys
 from qstash_clone.storage.scripts import Script
-from qstash_clone.storage.store import Store, open_store
-from tests.storage.conftest import AgeLeases, Look, MoveClock
+from qstash_clone.storage.store import Store
+from tests.storage.conftest import AgeLeases, Look, MoveClock, Opened
 from tests.support.damage import damaged
 from tests.support.lossy_proxy import LossyProxy
 from tests.support.messages import (
@@ -157,7 +157,7 @@ async def test_retry_against_delete(store: Store, lossy_store: Store, look: Look
 
 
 async def test_where_a_key_fails_nothing_is_lost(
-    store: Store, keys: PartitionKeys, redis_client: "redis.asyncio.Redis", look: Look
+    store: Store, keys: PartitionKeys, redis_client: Any, look: Look
 ) -> None:
     for key in (keys.ring, keys.log, keys.lane(LANE), keys.admitted(LANE), keys.ready):
         dlq_id = await dead_letter(store)
@@ -172,7 +172,7 @@ async def test_where_a_key_fails_nothing_is_lost(
 
 
 async def test_an_entry_whose_record_expired_is_not_shown(
-    store: Store, keys: PartitionKeys, redis_client: "redis.asyncio.Redis", look: Look
+    store: Store, keys: PartitionKeys, redis_client: Any, look: Look
 ) -> None:
     gone, kept = await dead_letter(store), await dead_letter(store)
     entry = await store.admin.get_dead_letter(gone)
@@ -208,9 +208,9 @@ async def many_dead_letters(store: Store, partitions: int, count: int) -> None:
 @pytest.mark.parametrize("count", [1, 7, 60, 61, 1000])
 @pytest.mark.parametrize("partitions", [1, 3])
 async def test_pages_hold_everything_once_in_order_of_time(
-    settings: Settings, partitions: int, count: int, newest_first: bool
+    opened: Opened, settings: Settings, partitions: int, count: int, newest_first: bool
 ) -> None:
-    store = await open_store(settings)
+    store = await opened(settings)
     await many_dead_letters(store, partitions, 60)
     found = await pages(store, count=count, newest_first=newest_first)
     ids = [dlq_id for page in found for dlq_id in page]
@@ -223,15 +223,14 @@ async def test_pages_hold_everything_once_in_order_of_time(
         entry = await store.admin.get_dead_letter(dlq_id)
         assert entry is not None
         assert entry.dlq_id == dlq_id
-    await store.aclose()
 
 
 @pytest.mark.parametrize("newest_first", [True, False])
 @pytest.mark.parametrize("partitions", [1, 3])
 async def test_a_cursor_stays_valid_while_entries_come_and_go(
-    settings: Settings, partitions: int, newest_first: bool
+    opened: Opened, settings: Settings, partitions: int, newest_first: bool
 ) -> None:
-    store = await open_store(settings)
+    store = await opened(settings)
     await many_dead_letters(store, partitions, 30)
     everything = [dlq_id for page in await pages(store, count=100, newest_first=newest_first) for dlq_id in page]
     first = await store.admin.list_dead_letters(cursor=None, count=10, newest_first=newest_first)
@@ -242,16 +241,15 @@ async def test_a_cursor_stays_valid_while_entries_come_and_go(
     second = await store.admin.list_dead_letters(cursor=first.cursor, count=10, newest_first=newest_first)
     expected = [dlq_id for dlq_id in everything[10:] if dlq_id != everything[12]][:10]
     assert [entry.dlq_id for entry in second.entries] == expected
-    await store.aclose()
 
 
 @pytest.mark.parametrize("partitions", [3])
 @pytest.mark.parametrize("newest_first", [True, False])
 async def test_entries_of_one_millisecond_are_not_torn_apart(
-    settings: Settings, redis_client: "redis.asyncio.Redis", newest_first: bool, breaks_invariants: None
+    opened: Opened, settings: Settings, redis_client: Any, newest_first: bool, breaks_invariants: None
 ) -> None:
     """They share the time of their place; sequence and partition decide."""
-    store = await open_store(settings)
+    store = await opened(settings)
     await many_dead_letters(store, 3, 30)
     sources = await store.admin.list_dead_letters(cursor=None, count=30, newest_first=True)
     for partition in range(3):
@@ -265,7 +263,6 @@ async def test_entries_of_one_millisecond_are_not_torn_apart(
         found = await pages(store, count=count, newest_first=newest_first)
         ids = [dlq_id for page in found for dlq_id in page]
         assert ids == (expected[::-1] if newest_first else expected)
-    await store.aclose()
 
 
 async def test_listing_takes_two_round_trips(store: Store, settings: Settings) -> None:
@@ -273,20 +270,20 @@ async def test_listing_takes_two_round_trips(store: Store, settings: Settings) -
     trips = 0
     ask_all = store.commands.ask_all
 
-    async def counting(commands: object) -> list[object]:
+    async def counting(commands: Any) -> list[Any]:
         nonlocal trips
         trips += 1
-        return await ask_all(commands)  # pyright: ignore
+        return await ask_all(commands)
 
-    store.commands.ask_all = counting  # pyright: ignore
+    store.commands.ask_all = counting
     assert len((await store.admin.list_dead_letters(cursor=None, count=20, newest_first=True)).entries) == 20
     assert trips == 2
 
 
 async def test_a_dead_letter_is_found_for_its_retention_and_as_a_message_for_the_grace(
-    settings: Settings, move_clock: MoveClock
+    opened: Opened, settings: Settings, move_clock: MoveClock
 ) -> None:
-    store = await open_store(replace(settings, message_grace_ms=5_000))
+    store = await opened(replace(settings, message_grace_ms=5_000))
     await store.delivery.heartbeat("w1", 10)
     dlq_id = await dead_letter(store)
     entry = await store.admin.get_dead_letter(dlq_id)
@@ -295,4 +292,3 @@ async def test_a_dead_letter_is_found_for_its_retention_and_as_a_message_for_the
     await move_clock(6_000)
     assert await store.admin.get_message(entry.stored.id) is None
     assert await store.admin.get_dead_letter(dlq_id) == entry
-    await store.aclose()

@@ -1,13 +1,14 @@
 """heartbeat.lua: live workers, the capacity they add up to, and turns for the lanes that may go on."""
 
+from typing import Any
+
 import pytest
-import redis.asyncio
 
 from qstash_clone.settings import Settings
 from qstash_clone.storage.delivery_store import HEARTBEAT_SILENT_MS
 from qstash_clone.storage.keys import CONSUMER_GROUP, PartitionKeys
-from qstash_clone.storage.store import Store, open_store
-from tests.storage.conftest import AgeLeases, Look, MoveClock
+from qstash_clone.storage.store import Store
+from tests.storage.conftest import AgeLeases, Look, MoveClock, Opened
 from tests.support.messages import LANE, claim_all, claim_one, delivered, publish
 
 
@@ -35,7 +36,7 @@ async def test_repeating_a_heartbeat_changes_nothing(store: Store, look: Look) -
 
 
 async def test_a_silent_worker_no_longer_counts(
-    store: Store, keys: PartitionKeys, redis_client: "redis.asyncio.Redis", look: Look
+    store: Store, keys: PartitionKeys, redis_client: Any, look: Look
 ) -> None:
     await redis_client.zincrby(keys.workers, -HEARTBEAT_SILENT_MS - 1, "w1")
     await store.delivery.heartbeat("w2", 30)
@@ -50,7 +51,7 @@ async def test_a_worker_is_silent_by_real_time(store: Store, move_clock: MoveClo
 
 
 async def test_a_worker_that_leaves_with_deliveries_under_way_loses_none(
-    store: Store, age_leases: AgeLeases, keys: PartitionKeys, redis_client: "redis.asyncio.Redis"
+    store: Store, age_leases: AgeLeases, keys: PartitionKeys, redis_client: Any
 ) -> None:
     message_id = await publish(store)
     await claim_one(store)
@@ -140,10 +141,9 @@ async def _lane_of(store: Store, message_id: bytes) -> str:
 
 
 @pytest.mark.parametrize("partitions", [3])
-async def test_capacity_is_shared_by_the_partitions(settings: Settings) -> None:
-    store = await open_store(settings)
+async def test_capacity_is_shared_by_the_partitions(opened: Opened, settings: Settings) -> None:
+    store = await opened(settings)
     await store.delivery.heartbeat("w1", 10)
     assert await capacity(store) == (1, 12)
     await store.delivery.leave("w1")
     assert await capacity(store) == (0, 0)
-    await store.aclose()

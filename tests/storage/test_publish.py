@@ -2,9 +2,9 @@
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 import pytest
-import redis.asyncio
 
 from qstash_clone.domain.message import NewMessage, State
 from qstash_clone.errors import StorageUnavailable
@@ -13,8 +13,8 @@ from qstash_clone.settings import Settings
 from qstash_clone.storage.codec import MAX_LANE_BYTES
 from qstash_clone.storage.keys import PartitionKeys
 from qstash_clone.storage.scripts import Script
-from qstash_clone.storage.store import Store, open_store
-from tests.storage.conftest import Look
+from qstash_clone.storage.store import Store
+from tests.storage.conftest import Look, Opened
 from tests.support.damage import damaged
 from tests.support.lossy_proxy import LossyProxy
 from tests.support.messages import LANE, claim_all, claim_one, delivered, new_message, publish
@@ -86,9 +86,9 @@ async def test_repeating_a_publish_after_the_delivery_changes_nothing(store: Sto
     assert look().letters(message.id) == "CAD"
 
 
-async def test_repeating_is_recognised_without_a_grace_period(settings: Settings, look: Look) -> None:
+async def test_repeating_is_recognised_without_a_grace_period(opened: Opened, settings: Settings, look: Look) -> None:
     """The record of a finished message must outlive all tries of the call that stored it."""
-    store = await open_store(replace(settings, message_grace_ms=0))
+    store = await opened(replace(settings, message_grace_ms=0))
     await store.delivery.heartbeat("w1", 10)
     message = new_message(store)
     await store.publishing.publish(message)
@@ -96,7 +96,6 @@ async def test_repeating_is_recognised_without_a_grace_period(settings: Settings
     await store.publishing.publish(message)
     assert await claim_all(store) == []
     assert look().records[message.id].ttl_ms > 30_000, "three tries of 10 s"
-    await store.aclose()
 
 
 async def test_the_same_id_twice_in_one_group_is_stored_once(store: Store, look: Look) -> None:
@@ -133,7 +132,7 @@ async def test_a_store_that_never_answers_is_unavailable(lossy_store: Store, pro
 
 
 async def test_one_member_that_fails_fails_alone(
-    store: Store, keys: PartitionKeys, redis_client: "redis.asyncio.Redis", look: Look
+    store: Store, keys: PartitionKeys, redis_client: Any, look: Look
 ) -> None:
     messages = [new_message(store, lane=f"h:{number}") for number in range(4)]
     async with damaged(redis_client, keys.message(messages[1].id)), damaged(redis_client, keys.lane("h:2")):
@@ -198,20 +197,18 @@ async def test_a_new_earliest_timer_rings(store: Store, look: Look) -> None:
     assert look().bells == 2
 
 
-async def test_nobody_rings_where_nobody_listens(settings: Settings, look: Look) -> None:
-    store = await open_store(settings)
+async def test_nobody_rings_where_nobody_listens(opened: Opened, settings: Settings, look: Look) -> None:
+    store = await opened(settings)
     await publish(store, delay_ms=60_000)
     assert look().entries == {}
-    await store.aclose()
 
 
-async def test_without_a_worker_messages_wait_in_their_lane(settings: Settings, look: Look) -> None:
-    store = await open_store(settings)
+async def test_without_a_worker_messages_wait_in_their_lane(opened: Opened, settings: Settings, look: Look) -> None:
+    store = await opened(settings)
     ids = [await publish(store) for _ in range(3)]
     assert look().lanes == {LANE: ids}
     await store.delivery.heartbeat("w1", 100)
     assert [claim.id for claim in await claim_all(store)] == ids
-    await store.aclose()
 
 
 async def test_where_somebody_waits_nobody_overtakes(store: Store, look: Look) -> None:
@@ -224,8 +221,8 @@ async def test_where_somebody_waits_nobody_overtakes(store: Store, look: Look) -
 
 
 @pytest.mark.parametrize("partitions", [3])
-async def test_ids_lie_in_the_partition_that_is_being_filled(settings: Settings) -> None:
-    store = await open_store(settings)
+async def test_ids_lie_in_the_partition_that_is_being_filled(opened: Opened, settings: Settings) -> None:
+    store = await opened(settings)
     messages: list[NewMessage] = []
     for _ in range(30):
         message = new_message(store)
@@ -235,4 +232,3 @@ async def test_ids_lie_in_the_partition_that_is_being_filled(settings: Settings)
     assert all(found)
     stats = await store.admin.stats()
     assert stats.lanes_waiting == 3, "each call fills the next partition"
-    await store.aclose()

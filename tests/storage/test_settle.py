@@ -3,10 +3,10 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 import pytest
-import redis.asyncio
 
 from qstash_clone.domain.message import AttemptRecord, Claim, Settlement, State
 from qstash_clone.errors import StorageUnavailable
@@ -15,8 +15,8 @@ from qstash_clone.settings import Settings
 from qstash_clone.storage.interface import SettleResult
 from qstash_clone.storage.keys import PartitionKeys
 from qstash_clone.storage.scripts import Script
-from qstash_clone.storage.store import Store, open_store
-from tests.storage.conftest import AgeLeases, Look, MoveClock
+from qstash_clone.storage.store import Store
+from tests.storage.conftest import AgeLeases, Look, MoveClock, Opened
 from tests.support.damage import damaged
 from tests.support.eventually import eventually
 from tests.support.lossy_proxy import LossyProxy
@@ -217,7 +217,7 @@ async def test_attempts_of_any_size_are_kept(store: Store, move_clock: MoveClock
 
 
 async def test_one_member_that_fails_fails_alone(
-    store: Store, keys: PartitionKeys, redis_client: "redis.asyncio.Redis", look: Look
+    store: Store, keys: PartitionKeys, redis_client: Any, look: Look
 ) -> None:
     for number in range(4):
         await publish(store, lane=f"h:{number}")
@@ -236,7 +236,7 @@ async def test_one_member_that_fails_fails_alone(
 
 
 async def test_a_lane_that_cannot_be_read_does_not_stop_the_others(
-    store: Store, keys: PartitionKeys, redis_client: "redis.asyncio.Redis", look: Look
+    store: Store, keys: PartitionKeys, redis_client: Any, look: Look
 ) -> None:
     await store.delivery.heartbeat("w1", 2)
     for lane in ("h:0", "h:1", "h:1", "h:2"):
@@ -265,8 +265,8 @@ async def test_a_settlement_after_redis_was_emptied_is_stale(store: Store, keys:
 
 
 @pytest.mark.parametrize("partitions", [3])
-async def test_settlements_of_several_partitions_go_their_ways(settings: Settings) -> None:
-    store = await open_store(settings)
+async def test_settlements_of_several_partitions_go_their_ways(opened: Opened, settings: Settings) -> None:
+    store = await opened(settings)
     await store.delivery.heartbeat("w1", 90)
     await asyncio.gather(*(publish(store, lane=f"h:{number}") for number in range(10)))
     await asyncio.gather(*(publish(store, lane=f"h:{number}") for number in range(10)))
@@ -278,18 +278,16 @@ async def test_settlements_of_several_partitions_go_their_ways(settings: Setting
     results = await asyncio.gather(*map(store.delivery.settle, settlements))
     assert set(results) == {SettleResult.SETTLED}
     assert (await store.admin.stats()).in_flight == 0
-    await store.aclose()
 
 
-async def test_a_message_delivered_without_grace_stays_for_the_replay(settings: Settings) -> None:
-    store = await open_store(replace(settings, message_grace_ms=0))
+async def test_a_message_delivered_without_grace_stays_for_the_replay(opened: Opened, settings: Settings) -> None:
+    store = await opened(replace(settings, message_grace_ms=0))
     await store.delivery.heartbeat("w1", 10)
     message_id = await publish(store)
     claim = await claim_one(store)
     assert await store.delivery.settle(delivered(claim)) is SettleResult.SETTLED
     assert await store.delivery.settle(delivered(claim)) is SettleResult.SETTLED, "and not stale"
     await eventually(lambda: _is_gone(store, message_id))
-    await store.aclose()
 
 
 async def _is_gone(store: Store, message_id: MessageId) -> bool:

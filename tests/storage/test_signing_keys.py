@@ -2,17 +2,18 @@
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 import pytest
-import redis.asyncio
 
 from qstash_clone.domain.message import SigningKeys
 from qstash_clone.errors import StorageUnavailable
 from qstash_clone.settings import Settings
 from qstash_clone.storage.keys import PartitionKeys
 from qstash_clone.storage.scripts import Script
-from qstash_clone.storage.store import Store, open_store
+from qstash_clone.storage.store import Store
 from tests.conftest import CURRENT_KEY, NEXT_KEY
+from tests.storage.conftest import Opened
 from tests.support.lossy_proxy import LossyProxy
 
 
@@ -36,35 +37,33 @@ async def test_a_rotation_moves_the_next_key_up(store: Store) -> None:
     assert again.current == rotated.next
 
 
-async def test_rotated_keys_win_over_configured_ones(store: Store, settings: Settings) -> None:
+async def test_rotated_keys_win_over_configured_ones(opened: Opened, store: Store, settings: Settings) -> None:
     rotated = await store.admin.rotate_signing_keys()
-    other = await open_store(settings)
+    other = await opened(settings)
     assert await other.admin.get_signing_keys() == rotated
-    await other.aclose()
 
 
-async def test_without_configured_keys_the_store_makes_its_own(settings: Settings) -> None:
+async def test_without_configured_keys_the_store_makes_its_own(opened: Opened, settings: Settings) -> None:
     changed = replace(settings, current_signing_key=None, next_signing_key=None)
-    store, other = await open_store(changed), await open_store(changed)
+    store, other = await opened(changed), await opened(changed)
     made = await store.admin.get_signing_keys()
     assert made.current != made.next
     assert await other.admin.get_signing_keys() == made
-    await store.aclose()
-    await other.aclose()
 
 
 @pytest.mark.parametrize("partitions", [1, 3])
-async def test_all_partitions_sign_alike(settings: Settings, partitions: int) -> None:
-    store = await open_store(settings)
+async def test_all_partitions_sign_alike(opened: Opened, settings: Settings, partitions: int) -> None:
+    store = await opened(settings)
     for _ in range(2):
         rotated = await store.admin.rotate_signing_keys()
         assert [await signing(store, partition) for partition in range(partitions)] == [rotated] * partitions
-    await store.aclose()
 
 
 @pytest.mark.parametrize("partitions", [1, 3])
-async def test_rotations_at_once_are_one_rotation_or_follow_each_other(settings: Settings, partitions: int) -> None:
-    store, other = await open_store(settings), await open_store(settings)
+async def test_rotations_at_once_are_one_rotation_or_follow_each_other(
+    opened: Opened, settings: Settings, partitions: int
+) -> None:
+    store, other = await opened(settings), await opened(settings)
     for _ in range(10):
         before = await store.admin.get_signing_keys()
         results = await asyncio.gather(*(one.admin.rotate_signing_keys() for one in (store, other) * 2))
@@ -73,8 +72,6 @@ async def test_rotations_at_once_are_one_rotation_or_follow_each_other(settings:
         assert [await signing(store, partition) for partition in range(partitions)] == [after] * partitions
         # A receiver that verifies with the pair before accepts what the first rotation signs.
         assert before.next in {result.current for result in results}
-    await store.aclose()
-    await other.aclose()
 
 
 async def test_a_lost_reply_rotates_once(lossy_store: Store, proxy: LossyProxy) -> None:
@@ -86,7 +83,7 @@ async def test_a_lost_reply_rotates_once(lossy_store: Store, proxy: LossyProxy) 
 
 @pytest.mark.parametrize("partitions", [3])
 async def test_a_rotation_that_ended_half_way_is_completed_at_the_next_start(
-    store: Store, lossy_store: Store, proxy: LossyProxy, settings: Settings, partitions: int
+    opened: Opened, store: Store, lossy_store: Store, proxy: LossyProxy, settings: Settings, partitions: int
 ) -> None:
     for _ in range(3):
         await store.admin.rotate_signing_keys()
@@ -95,12 +92,11 @@ async def test_a_rotation_that_ended_half_way_is_completed_at_the_next_start(
         await lossy_store.admin.rotate_signing_keys()
     decided = await store.admin.get_signing_keys()
     assert await signing(store, 1) != decided
-    other = await open_store(settings)
+    await opened(settings)
     assert [await signing(store, partition) for partition in range(3)] == [decided] * 3
-    await other.aclose()
 
 
-async def test_an_emptied_store_is_seeded_again(store: Store, redis_client: "redis.asyncio.Redis") -> None:
+async def test_an_emptied_store_is_seeded_again(store: Store, redis_client: Any) -> None:
     await store.admin.rotate_signing_keys()
     await redis_client.flushall()
     assert await store.admin.get_signing_keys() == SigningKeys(current=CURRENT_KEY, next=NEXT_KEY)

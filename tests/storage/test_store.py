@@ -1,18 +1,19 @@
 """Opening a store: versions, partitions, namespaces, an emptied Redis, and an ACL user who may use one namespace."""
 
 import asyncio
+import contextlib
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
-import redis.asyncio
 
 from qstash_clone.errors import StorageUnavailable, StoreIncompatible
 from qstash_clone.settings import Settings
 from qstash_clone.storage.codec import STORAGE_VERSION
 from qstash_clone.storage.keys import PartitionKeys, store_key
-from qstash_clone.storage.store import Store, open_store
-from tests.storage.conftest import Look, MoveClock
+from qstash_clone.storage.store import Store
+from tests.storage.conftest import Look, MoveClock, Opened
 from tests.support.eventually import eventually
 from tests.support.messages import LANE, claim_all, claim_one, dead_letter, delivered, publish, retry
 from tests.support.snapshot import Inspector
@@ -58,28 +59,28 @@ def _stale_claim(store: Store) -> Any:
     )
 
 
-async def test_opening_twice_changes_nothing(store: Store, settings: Settings, look: Look) -> None:
+async def test_opening_twice_changes_nothing(opened: Opened, store: Store, settings: Settings, look: Look) -> None:
     await publish(store)
     before = look()
-    other = await open_store(settings)
+    await opened(settings)
     assert look() == before
-    await other.aclose()
 
 
 @pytest.mark.parametrize("version", [STORAGE_VERSION + 1, STORAGE_VERSION - 1])
 async def test_a_store_of_another_version_is_refused_and_left_alone(
+    opened: Opened,
     store: Store,
     settings: Settings,
     keys: PartitionKeys,
-    redis_client: "redis.asyncio.Redis",
+    redis_client: Any,
     look: Look,
     version: int,
 ) -> None:
     await publish(store)
-    await redis_client.hset(keys.meta.decode(), "v", str(version))  # pyright: ignore
+    await redis_client.hset(keys.meta.decode(), "v", str(version))
     before = look()
     with pytest.raises(StoreIncompatible, match=f"version {version}"):
-        await open_store(settings)
+        await opened(settings)
     results = await every_call(store)
     assert [type(result) for result in results] == [StoreIncompatible] * len(results)
     assert look() == before
@@ -88,24 +89,22 @@ async def test_a_store_of_another_version_is_refused_and_left_alone(
 @pytest.mark.parametrize("partitions", [1, 3, 5])
 @pytest.mark.parametrize("wanted", [1, 2, 3, 4])
 async def test_another_number_of_partitions_is_refused_and_writes_nothing(
-    settings: Settings, inspector: Inspector, partitions: int, wanted: int
+    opened: Opened, settings: Settings, inspector: Inspector, partitions: int, wanted: int
 ) -> None:
-    store = await open_store(settings)
+    await opened(settings)
     before = inspector.all_keys(settings.key_namespace)
     if wanted == partitions:
-        await store.aclose()
         return
     with pytest.raises(StoreIncompatible, match=f"set it to {partitions}"):
-        await open_store(replace(settings, partitions=wanted))
+        await opened(replace(settings, partitions=wanted))
     assert inspector.all_keys(settings.key_namespace) == before
-    await store.aclose()
 
 
-async def test_namespaces_do_not_meet(store: Store, settings: Settings, inspector: Inspector) -> None:
+async def test_namespaces_do_not_meet(opened: Opened, store: Store, settings: Settings, inspector: Inspector) -> None:
     other_settings = replace(settings, key_namespace=settings.key_namespace + "x")
     before = inspector.all_keys(other_settings.key_namespace)
     message_id = await publish(store)
-    other = await open_store(other_settings)
+    other = await opened(other_settings)
     await other.delivery.heartbeat("w1", 10)
     assert await claim_all(other) == []
     assert await other.admin.get_message(message_id) is None
@@ -114,11 +113,10 @@ async def test_namespaces_do_not_meet(store: Store, settings: Settings, inspecto
     assert [claim.id for claim in await claim_all(store)] == [message_id]
     assert before == []
     assert inspector.problems(other_settings.key_namespace) == []
-    await other.aclose()
 
 
 async def test_an_emptied_redis_is_made_ready_again_by_whatever_comes_first(
-    store: Store, settings: Settings, redis_client: "redis.asyncio.Redis", inspector: Inspector, look: Look
+    store: Store, settings: Settings, redis_client: Any, inspector: Inspector, look: Look
 ) -> None:
     results = await every_call(store)
     assert not [result for result in results if isinstance(result, BaseException)]
@@ -131,7 +129,7 @@ async def test_an_emptied_redis_is_made_ready_again_by_whatever_comes_first(
     assert len(look().records) == 1
 
 
-async def test_a_blocked_reader_survives_an_emptied_redis(store: Store, redis_client: "redis.asyncio.Redis") -> None:
+async def test_a_blocked_reader_survives_an_emptied_redis(store: Store, redis_client: Any) -> None:
     reading = asyncio.create_task(store.delivery.wait(0, "w1", 1, 5_000))
 
     async def is_blocked() -> bool:
@@ -139,42 +137,38 @@ async def test_a_blocked_reader_survives_an_emptied_redis(store: Store, redis_cl
 
     await eventually(is_blocked)
     await redis_client.flushall()
-    message_id = None
-    try:
-        message_id = await publish(store)
-        await store.delivery.heartbeat("w1", 10)
+    message_id = await publish(store)
+    await store.delivery.heartbeat("w1", 10)
+    taken: Sequence[bytes] = []
+    with contextlib.suppress(StorageUnavailable):
         taken = await reading
-    except StorageUnavailable:
-        taken = []
-    assert taken == [] or message_id in taken[0]
+    assert not taken or message_id in taken[0]
     taken = taken or await store.delivery.wait(0, "w1", 1, 5_000)
     [claim] = (await store.delivery.claim(0, "w1", 1, taken=taken)).claims
     assert claim.id == message_id
 
 
-async def test_waiting_on_an_emptied_redis_answers_nothing(store: Store, redis_client: "redis.asyncio.Redis") -> None:
+async def test_waiting_on_an_emptied_redis_answers_nothing(store: Store, redis_client: Any) -> None:
     await redis_client.flushall()
     assert await store.delivery.wait(0, "w1", 1, 10) == []
 
 
 async def test_a_ready_stream_that_lost_its_group_gets_it_back(
-    store: Store, settings: Settings, keys: PartitionKeys, redis_client: "redis.asyncio.Redis"
+    opened: Opened, store: Store, settings: Settings, keys: PartitionKeys, redis_client: Any
 ) -> None:
     await redis_client.delete(keys.ready)
     await publish(store, lane=LANE)
     with pytest.raises(StorageUnavailable):
         await claim_all(store)
-    other = await open_store(settings)
+    other = await opened(settings)
     assert len(await claim_all(other)) == 1
-    await other.aclose()
 
 
 @pytest.mark.parametrize("partitions", [1, 3])
 async def test_a_user_who_may_use_one_namespace(
-    settings: Settings, redis_client: "redis.asyncio.Redis", move_clock: MoveClock, partitions: int
+    opened: Opened, settings: Settings, redis_client: Any, move_clock: MoveClock, partitions: int
 ) -> None:
-    commands: Any = redis_client
-    await commands.execute_command(
+    await redis_client.execute_command(
         "ACL", "SETUSER", "tenant", "reset", "on", ">secret", f"~{{{settings.key_namespace}:*", "+@all", "-@admin",
         "-@dangerous", "+info", "+client",
     )  # fmt: skip
@@ -182,7 +176,7 @@ async def test_a_user_who_may_use_one_namespace(
         limited = replace(
             settings, redis_url=settings.redis_url + "?username=tenant&password=secret", redis_durability="everysec"
         )
-        store = await open_store(limited)
+        store = await opened(limited)
         await every_call(store)
         await store.delivery.heartbeat("w1", 100)
         for partition in range(partitions):
@@ -199,9 +193,8 @@ async def test_a_user_who_may_use_one_namespace(
         await store.admin.stats()
         with pytest.raises(StorageUnavailable):
             await store.commands.ask("GET", "somebody-elses")
-        await store.aclose()
     finally:
-        await commands.execute_command("ACL", "DELUSER", "tenant")
+        await redis_client.execute_command("ACL", "DELUSER", "tenant")
 
 
 async def test_stats_count_what_is_where(store: Store, move_clock: MoveClock) -> None:
@@ -218,7 +211,8 @@ async def test_stats_count_what_is_where(store: Store, move_clock: MoveClock) ->
     assert stats.used_memory_bytes > 0
 
 
-async def test_only_the_store_key_lies_outside_the_partitions(settings: Settings, inspector: Inspector) -> None:
-    store = await open_store(settings)
+async def test_only_the_store_key_lies_outside_the_partitions(
+    opened: Opened, settings: Settings, inspector: Inspector
+) -> None:
+    await opened(settings)
     assert store_key(settings.key_namespace) in inspector.all_keys(settings.key_namespace)
-    await store.aclose()
