@@ -10,6 +10,39 @@ Headers = tuple[tuple[str, str], ...]
 """Header lines in order; names canonical (`X-Api-Key`), values the bytes of the wire decoded as latin-1."""
 
 
+class CallbackSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where and how the result of an attempt is reported; None stands for what the message itself has."""
+
+    url: str
+    method: str = "POST"
+    headers: Headers = ()
+    max_retries: int | None = None
+    timeout_ms: int | None = None
+    """None is the default of a message."""
+    retry_delay_expression: str | None = None
+    delay_ms: int = 0
+    labels: tuple[str, ...] | None = None
+
+
+class Redaction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the API shows only as a hash."""
+
+    body: bool = False
+    all_headers: bool = False
+    header_names: tuple[str, ...] = ()
+    """Canonical."""
+
+
+class Extras(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What few messages have. Stored by name, so a new field may stand anywhere and has a default."""
+
+    callback: CallbackSpec | None = None
+    failure_callback: CallbackSpec | None = None
+    redaction: Redaction | None = None
+    source_message_id: bytes | None = None
+    """Of a callback: the message whose attempt it reports."""
+
+
 class Message(msgspec.Struct, frozen=True, array_like=True):
     """What a publisher asked for; it never changes after it was accepted.
 
@@ -28,6 +61,8 @@ class Message(msgspec.Struct, frozen=True, array_like=True):
     retry_delay_expression: str | None = None
     """As published; None means the default backoff."""
     labels: tuple[str, ...] = ()
+    extras: Extras | None = None
+    """One byte where there are none: most messages have none."""
 
 
 class State(StrEnum):
@@ -52,6 +87,14 @@ class State(StrEnum):
 _FINAL = frozenset({State.DELIVERED, State.FAILED, State.CANCELED})
 
 
+class Deduplication(msgspec.Struct, frozen=True, kw_only=True):
+    """What identifies a repeat of a publish."""
+
+    digest: bytes
+    """16 bytes, of a given id or of the content; see `domain.deduplication`."""
+    window_ms: int
+
+
 class NewMessage(msgspec.Struct, frozen=True, kw_only=True):
     """A message to be stored."""
 
@@ -64,6 +107,15 @@ class NewMessage(msgspec.Struct, frozen=True, kw_only=True):
     """From the moment it is stored, by Redis's clock."""
     not_before_ms: int | None = None
     """Unix time; wins over `delay_ms`."""
+    deduplication: Deduplication | None = None
+
+
+class CallbackMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """A callback to be stored by the settlement whose attempt it reports."""
+
+    message: NewMessage
+    dlq_id_at: int | None = None
+    """Offset in the body at which the id of the source's dead letter, known only to the store, is put in."""
 
 
 class AttemptRecord(msgspec.Struct, frozen=True, array_like=True):
@@ -139,6 +191,8 @@ class Settlement(msgspec.Struct, frozen=True, kw_only=True):
     """Until the next attempt, for RETRY."""
     attempt: AttemptRecord | None = None
     """For RETRY and FAILED."""
+    callbacks: tuple[CallbackMessage, ...] = ()
+    """Stored together with the settlement, unless the message turns out to be cancelled."""
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):

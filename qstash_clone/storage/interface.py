@@ -11,7 +11,18 @@ from typing import Protocol
 
 import msgspec
 
-from qstash_clone.domain.message import Claim, DeadLetter, NewMessage, Settlement, SigningKeys, StoredMessage
+from qstash_clone.domain.filters import Filter
+from qstash_clone.domain.log import LogEntry
+from qstash_clone.domain.message import (
+    Claim,
+    DeadLetter,
+    Deduplication,
+    Message,
+    NewMessage,
+    Settlement,
+    SigningKeys,
+    StoredMessage,
+)
 from qstash_clone.ids import MessageId
 
 
@@ -75,17 +86,62 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     max_memory_bytes: int
 
 
+class Published(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a publish."""
+
+    id: MessageId
+    """Of the message stored, or of the earlier one that this publish repeats."""
+    is_duplicate: bool = False
+
+
+class DeduplicationRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """Publishes that repeat this one are not stored until it expires."""
+
+    message_id: MessageId
+    expires_ms: int
+    """Unix time."""
+
+
+class LogPage(msgspec.Struct, frozen=True, kw_only=True):
+    entries: list[LogEntry]
+    cursor: str | None
+    """None when nothing more can follow. A page may be short, even empty, and still have one: the work of a request
+    is bounded."""
+
+
+class MessagePage(msgspec.Struct, frozen=True, kw_only=True):
+    messages: list[StoredMessage]
+    cursor: str | None
+
+
+class Whereabouts(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a message has not been delivered yet."""
+
+    stored: StoredMessage
+    now_ms: int
+    is_admitted: bool
+    """It holds a place of its lane: it is in the ready stream or in flight."""
+    lane_waiting: int
+    lane_admitted: int
+    is_lane_parked: bool
+    free_places: int
+    workers: int
+    capacity: int
+
+
 class PublishStore(Protocol):
     """Used by the api's hot path."""
 
-    def new_message_id(self) -> MessageId:
-        """A fresh id on the partition that publishes currently go to."""
+    def new_message_id(self, deduplication: Deduplication | None = None) -> MessageId:
+        """A fresh id, on the partition that publishes currently go to or, with `deduplication`, on the one that
+        decides about repeats of it."""
         ...
 
-    async def publish(self, message: NewMessage) -> None:
+    async def publish(self, message: NewMessage) -> Published:
         """Store one message; once this returns it is in Redis, and on disk as Redis is configured.
 
-        Concurrent calls travel together. A message whose id is stored already counts as stored.
+        Concurrent calls travel together. A message whose id is stored already counts as stored. Of any number of
+        publishes with one `deduplication.digest` within its window exactly one is stored, in the step that decides.
         """
         ...
 
@@ -165,6 +221,45 @@ class AdminStore(Protocol):
     async def retry_dead_letter(self, dlq_id: str) -> MessageId | None:
         """Publish a dead letter again under a fresh id and remove it from the queue, in one step."""
         ...
+
+    async def cancel_many(self, message_ids: Sequence[MessageId]) -> int:
+        """How many of these were newly cancelled or asked to be; unknown and finished ones are passed over."""
+        ...
+
+    async def cancel_matching(self, selection: Filter, *, limit: int | None) -> int:
+        """Cancel pending messages, oldest first where they wait; at most `limit`, and at most what one request may
+        look at."""
+        ...
+
+    async def list_pending(self, selection: Filter, *, cursor: str | None, count: int) -> MessagePage:
+        """Messages that are not final. Raises `InvalidRequest` for a cursor that is none."""
+        ...
+
+    async def locate(self, message_id: MessageId) -> Whereabouts | None:
+        """As `get_message`, with what is known of its lane."""
+        ...
+
+    async def read_log(self, selection: Filter, *, cursor: str | None, count: int, newest_first: bool) -> LogPage:
+        """Raises `InvalidRequest` for a cursor that is none."""
+        ...
+
+    async def list_matching_dead_letters(
+        self, selection: Filter, *, cursor: str | None, count: int, newest_first: bool
+    ) -> DeadLetterPage: ...
+
+    async def get_dead_letters(self, dlq_ids: Sequence[str]) -> list[DeadLetter | None]: ...
+
+    async def delete_dead_letters(self, dlq_ids: Sequence[str]) -> int:
+        """How many there were; absent ones are passed over."""
+        ...
+
+    async def retry_dead_letter_as(self, dead_letter: DeadLetter, message: Message) -> MessageId | None:
+        """As `retry_dead_letter`, with other options; the body stays the stored one."""
+        ...
+
+    async def get_deduplication(self, digest: bytes) -> DeduplicationRecord | None: ...
+
+    async def clear_deduplication(self, digest: bytes) -> bool: ...
 
     async def get_signing_keys(self) -> SigningKeys: ...
 
