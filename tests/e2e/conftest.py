@@ -7,12 +7,20 @@ import pytest
 
 from qstash_clone.settings import Settings
 from tests.conftest import CURRENT_KEY, NEXT_KEY, TOKEN
+from tests.e2e import typescript_sdk
 from tests.support.client import Client, check_signature
 from tests.support.processes import System
 from tests.support.receiver import ReceivedRequest, Receiver
 from tests.support.redis_server import RedisServer, find_engines
 
-collect_ignore = [] if shutil.which("curl") else ["test_curl.py"]
+collect_ignore = [
+    name
+    for name, is_possible in (
+        ("test_curl.py", shutil.which("curl") is not None),
+        ("test_typescript_sdk.py", typescript_sdk.IS_INSTALLED),
+    )
+    if not is_possible
+]
 
 
 def new_redis() -> RedisServer:

@@ -76,7 +76,7 @@ class Inspector:
         keys = PartitionKeys(namespace, partition, partitions)
         found = Partition()
         own = [key for key in self.all_keys(namespace) if key.startswith(keys.prefix)]
-        with self._client.pipeline(transaction=True) as pipe:
+        with self._client.pipeline(transaction=False) as pipe:
             pipe.hgetall(keys.meta)
             pipe.xrange(keys.ready)
             pipe.zrange(keys.timers, 0, -1, withscores=True)

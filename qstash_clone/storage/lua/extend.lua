@@ -25,21 +25,24 @@ if refusal then
   return refusal
 end
 
+local function is_current(id, generation)
+  local head = read_head(redis.call('GETRANGE', message_key(partition.prefix, id), 0, HEAD_BYTES - 1))
+  return head and head.state == ACTIVE and head.generation == generation
+end
+
 local current, position_of = {}, {}
 local lost = {}
 for at = first, #ARGV, 3 do
   local position = (at - first) / 3 + 1
-  local entry_id, id, generation = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2])
-  local is_read, bytes = pcall(redis.call, 'GETRANGE', message_key(partition.prefix, id), 0, HEAD_BYTES - 1)
-  local head = is_read and read_head(bytes)
-  if not is_read then
-    -- Nobody knows whose it is now. The lease runs on, and the next renewal may find out.
-  elseif head and head.state == ACTIVE and head.generation == generation then
+  local entry_id = ARGV[at]
+  local is_known, is_ours = pcall(is_current, ARGV[at + 1], tonumber(ARGV[at + 2]))
+  if is_ours and is_known then
     current[#current + 1] = entry_id
     position_of[entry_id] = position
-  else
+  elseif is_known then
     lost[position] = true
   end
+  -- Of one that cannot be read nobody can say whose it is: its lease runs on, and the next renewal may tell.
 end
 
 -- XCLAIM asks nobody for leave: only entries whose generation was checked above are passed to it.

@@ -63,8 +63,7 @@ end
 
 -- Room may have grown for lanes that were parked when it was scarce.
 for _, lane in ipairs(redis.call('SRANDMEMBER', parked, 64)) do
-  redis.call('SREM', parked, lane)
-  redis.call('RPUSH', ring, lane)
+  unpark(ring, parked, lane)
 end
 admit(partition, ready, ring, parked, limit)
 return {'ok', redis.call('ZCARD', workers), total}

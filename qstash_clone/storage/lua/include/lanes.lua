@@ -50,11 +50,16 @@ local function look_at_place(partition, ring, parked, lane)
   redis.call('LLEN', ring)
 end
 
+local function unpark(ring, parked, lane)
+  redis.call('RPUSH', ring, lane)
+  redis.call('SREM', parked, lane)
+end
+
 -- The place of a message that left ready or flight is free again; a parked lane gets its turns back.
 local function release_place(partition, ring, parked, lane, id)
   redis.call('SREM', partition.prefix .. 'a:' .. lane, id)
-  if redis.call('SREM', parked, lane) == 1 then
-    redis.call('RPUSH', ring, lane)
+  if redis.call('SISMEMBER', parked, lane) == 1 then
+    unpark(ring, parked, lane)
   end
 end
 
@@ -75,12 +80,12 @@ local function take_turn(partition, ready, ring, parked, lane)
   if string.byte(redis.call('GETRANGE', message_key(partition.prefix, id), 1, 1)) == QUEUED then
     admit_one(partition, ready, lane, id)
   end
+  redis.call('LPOP', list)
   if waiting > 1 then
     redis.call('LMOVE', ring, ring, 'LEFT', 'RIGHT')
   else
     redis.call('LPOP', ring)
   end
-  redis.call('LPOP', list)
 end
 
 -- Gives turns round-robin, at most `limit` of them.

@@ -27,10 +27,14 @@ local function new_head(state, due_ms, created_ms, not_before_ms, lane_at, lane_
     meta_bytes, body_bytes)
 end
 
--- bytes: at least HEAD_AND_LANE_BYTES of a record. nil for a record that is not there or not of this format.
+-- bytes: at least HEAD_AND_LANE_BYTES of a record. nil for a record that is not there. One of another format belongs to
+-- a later release, which is to find it untouched.
 local function read_head(bytes)
-  if #bytes < HEAD_BYTES or string.byte(bytes, 1) ~= FORMAT then
+  if bytes == '' then
     return nil
+  end
+  if #bytes < HEAD_BYTES or string.byte(bytes, 1) ~= FORMAT then
+    error('a record has a format that this release cannot read')
   end
   local head = {}
   local _, lane_at, lane_bytes

@@ -1,0 +1,273 @@
+"""A script that breaks off anywhere loses nothing and leaks nothing: each key fails during each step, then works again.
+
+That is what a slot on its way to another master looks like to a script: single commands fail.
+"""
+
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from qstash_clone.errors import StorageError
+from qstash_clone.ids import MessageId
+from qstash_clone.settings import Settings
+from qstash_clone.storage.keys import PartitionKeys
+from qstash_clone.storage.store import Store
+from tests.storage.conftest import AgeLeases, Look, MoveClock
+from tests.support.damage import damaged
+from tests.support.messages import LANE, claim_all, claim_one, delivered, failed, new_message, publish, retry
+
+Step = Callable[[], Awaitable[object]]
+Begin = Callable[["Scene"], Awaitable[tuple[MessageId, Step]]]
+"""Brings a message to where the step is taken that a key fails in; returns its id and the step."""
+
+
+class Scene:
+    """What the beginnings need."""
+
+    def __init__(self, store: Store, settings: Settings, age: AgeLeases, move: MoveClock, look: Look) -> None:
+        self.store, self.settings, self.age, self.move, self.look = store, settings, age, move, look
+
+
+async def publish_due(scene: Scene) -> tuple[MessageId, Step]:
+    message = new_message(scene.store)
+    return message.id, lambda: scene.store.publishing.publish(message)
+
+
+async def publish_into_a_full_lane(scene: Scene) -> tuple[MessageId, Step]:
+    await scene.store.delivery.heartbeat("w1", 2)
+    await publish(scene.store)
+    return await publish_due(scene)
+
+
+async def publish_for_later(scene: Scene) -> tuple[MessageId, Step]:
+    message = new_message(scene.store, delay_ms=1000)
+    return message.id, lambda: scene.store.publishing.publish(message)
+
+
+async def claim_new(scene: Scene) -> tuple[MessageId, Step]:
+    return await publish(scene.store), lambda: claim_all(scene.store)
+
+
+async def claim_taken(scene: Scene) -> tuple[MessageId, Step]:
+    message_id = await publish(scene.store)
+    taken = await scene.store.delivery.wait(0, "w1", 1, 1000)
+    return message_id, lambda: scene.store.delivery.claim(0, "w1", 1, taken=taken)
+
+
+async def claim_expired(scene: Scene) -> tuple[MessageId, Step]:
+    message_id = await publish(scene.store)
+    await claim_one(scene.store)
+    await scene.age()
+    return message_id, lambda: claim_all(scene.store, reclaim=True)
+
+
+async def claim_after_cancellation(scene: Scene) -> tuple[MessageId, Step]:
+    message_id, step = await claim_expired(scene)
+    await scene.store.admin.cancel(message_id)
+    return message_id, step
+
+
+async def claim_cancelled_while_ready(scene: Scene) -> tuple[MessageId, Step]:
+    message_id = await publish(scene.store)
+    await scene.store.admin.cancel(message_id)
+    return message_id, lambda: claim_all(scene.store)
+
+
+async def quarantine(scene: Scene) -> tuple[MessageId, Step]:
+    message_id = await publish(scene.store)
+    for _ in range(scene.settings.max_claims):
+        await claim_one(scene.store, reclaim=True)
+        await scene.age()
+    return message_id, lambda: claim_all(scene.store, reclaim=True)
+
+
+async def settle_delivered(scene: Scene) -> tuple[MessageId, Step]:
+    message_id = await publish(scene.store)
+    claim = await claim_one(scene.store)
+    return message_id, lambda: scene.store.delivery.settle(delivered(claim))
+
+
+async def settle_retry(scene: Scene) -> tuple[MessageId, Step]:
+    message_id = await publish(scene.store)
+    claim = await claim_one(scene.store)
+    return message_id, lambda: scene.store.delivery.settle(retry(claim))
+
+
+async def settle_failed(scene: Scene) -> tuple[MessageId, Step]:
+    message_id = await publish(scene.store)
+    claim = await claim_one(scene.store)
+    return message_id, lambda: scene.store.delivery.settle(failed(claim))
+
+
+async def settle_cancelled(scene: Scene) -> tuple[MessageId, Step]:
+    message_id, step = await settle_retry(scene)
+    await scene.store.admin.cancel(message_id)
+    return message_id, step
+
+
+async def settle_and_admit(scene: Scene) -> tuple[MessageId, Step]:
+    await scene.store.delivery.heartbeat("w1", 2)
+    await publish(scene.store)
+    claim = await claim_one(scene.store)
+    message_id = await publish(scene.store)
+    return message_id, lambda: scene.store.delivery.settle(delivered(claim))
+
+
+async def settle_and_unpark(scene: Scene) -> tuple[MessageId, Step]:
+    message_id, step = await settle_and_admit(scene)
+    await scene.store.delivery.heartbeat("w1", 2)
+    assert scene.look().parked == {LANE}
+    return message_id, step
+
+
+async def release(scene: Scene) -> tuple[MessageId, Step]:
+    message_id = await publish(scene.store)
+    claim = await claim_one(scene.store)
+    return message_id, lambda: scene.store.delivery.release([claim])
+
+
+async def extend(scene: Scene) -> tuple[MessageId, Step]:
+    message_id = await publish(scene.store)
+    claim = await claim_one(scene.store)
+    return message_id, lambda: scene.store.delivery.extend(0, "w1", [claim])
+
+
+async def promote(scene: Scene) -> tuple[MessageId, Step]:
+    message_id = await publish(scene.store, delay_ms=1000)
+    await scene.move(1000)
+    return message_id, lambda: scene.store.delivery.promote(0, 10)
+
+
+async def promote_into_a_full_lane(scene: Scene) -> tuple[MessageId, Step]:
+    await scene.store.delivery.heartbeat("w1", 2)
+    await publish(scene.store)
+    return await promote(scene)
+
+
+async def cancel_delayed(scene: Scene) -> tuple[MessageId, Step]:
+    message_id = await publish(scene.store, delay_ms=1000)
+    return message_id, lambda: scene.store.admin.cancel(message_id)
+
+
+async def cancel_ready(scene: Scene) -> tuple[MessageId, Step]:
+    message_id = await publish(scene.store)
+    return message_id, lambda: scene.store.admin.cancel(message_id)
+
+
+async def cancel_and_unpark(scene: Scene) -> tuple[MessageId, Step]:
+    await scene.store.delivery.heartbeat("w1", 2)
+    message_id = await publish(scene.store)
+    await publish(scene.store)
+    await scene.store.delivery.heartbeat("w1", 2)
+    return message_id, lambda: scene.store.admin.cancel(message_id)
+
+
+async def cancel_active(scene: Scene) -> tuple[MessageId, Step]:
+    message_id = await publish(scene.store)
+    await claim_one(scene.store)
+    return message_id, lambda: scene.store.admin.cancel(message_id)
+
+
+async def retry_dead_letter(scene: Scene) -> tuple[MessageId, Step]:
+    message_id = await publish(scene.store)
+    await scene.store.delivery.settle(failed(await claim_one(scene.store)))
+    [(dlq_id, _)] = scene.look().dlq
+    return message_id, lambda: scene.store.admin.retry_dead_letter(dlq_id)
+
+
+async def heartbeat(scene: Scene) -> tuple[MessageId, Step]:
+    await scene.store.delivery.heartbeat("w1", 0)
+    message_id = await publish(scene.store)
+    return message_id, lambda: scene.store.delivery.heartbeat("w1", 10)
+
+
+async def heartbeat_and_unpark(scene: Scene) -> tuple[MessageId, Step]:
+    await scene.store.delivery.heartbeat("w1", 2)
+    await publish(scene.store)
+    message_id = await publish(scene.store)
+    await scene.store.delivery.heartbeat("w1", 2)
+    return message_id, lambda: scene.store.delivery.heartbeat("w1", 10)
+
+
+async def leave(scene: Scene) -> tuple[MessageId, Step]:
+    message_id = await publish(scene.store)
+    await claim_one(scene.store)
+    return message_id, lambda: scene.store.delivery.leave("w1")
+
+
+async def expire(scene: Scene) -> tuple[MessageId, Step]:
+    return await publish(scene.store), lambda: scene.store.delivery.expire(0, 500)
+
+
+BEGINNINGS: list[Begin] = [
+    publish_due,
+    publish_into_a_full_lane,
+    publish_for_later,
+    claim_new,
+    claim_taken,
+    claim_expired,
+    claim_after_cancellation,
+    claim_cancelled_while_ready,
+    quarantine,
+    settle_delivered,
+    settle_retry,
+    settle_failed,
+    settle_cancelled,
+    settle_and_admit,
+    settle_and_unpark,
+    release,
+    extend,
+    promote,
+    promote_into_a_full_lane,
+    cancel_delayed,
+    cancel_ready,
+    cancel_and_unpark,
+    cancel_active,
+    retry_dead_letter,
+    heartbeat,
+    heartbeat_and_unpark,
+    leave,
+    expire,
+]
+KEYS = ["ready", "timers", "ring", "parked", "log", "dlq", "workers", "capacity", "record", "lane", "places"]
+
+
+async def drain(scene: Scene) -> None:
+    """Work on until nothing is left; whatever waits for ever shows."""
+    for _ in range(20):
+        await scene.store.delivery.heartbeat("w1", 10)
+        await scene.move(60_000)
+        await scene.store.delivery.promote(0, 100)
+        await scene.age()
+        for claim in await claim_all(scene.store, reclaim=True):
+            await scene.store.delivery.settle(delivered(claim))
+
+
+@pytest.mark.parametrize("failing", KEYS)
+@pytest.mark.parametrize("begin", BEGINNINGS)
+async def test_a_step_that_breaks_off(
+    store: Store,
+    settings: Settings,
+    keys: PartitionKeys,
+    redis_client: Any,
+    age_leases: AgeLeases,
+    move_clock: MoveClock,
+    look: Look,
+    begin: Begin,
+    failing: str,
+) -> None:
+    scene = Scene(store, settings, age_leases, move_clock, look)
+    message_id, step = await begin(scene)
+    key = {"record": keys.message(message_id), "lane": keys.lane(LANE), "places": keys.admitted(LANE)}.get(failing)
+    async with damaged(redis_client, key or getattr(keys, failing)):
+        with contextlib.suppress(StorageError):
+            await step()
+    with contextlib.suppress(StorageError):
+        await step()
+    await drain(scene)
+    partition = look()
+    assert [record.stored.state.name for record in partition.records.values() if not record.stored.state.is_final] == []
+    assert message_id in partition.records
+    assert (partition.entries, partition.timers, partition.lanes, partition.admitted) == ({}, {}, {}, {})
