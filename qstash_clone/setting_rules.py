@@ -98,6 +98,13 @@ def secret_word(text: str) -> str:
     return text
 
 
+def secret_words(text: str) -> tuple[str, ...]:
+    words = _words(text)
+    if not all(re.fullmatch(r"[!-~]{1,1024}", word) for word in words):
+        raise ValueError("words of at most 1024 printable ASCII characters, separated by commas")
+    return tuple(dict.fromkeys(words))
+
+
 def namespace(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,32}", text):
         raise ValueError("1 to 32 letters, digits, hyphens or underscores")

@@ -13,6 +13,7 @@ import ipaddress
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, cast
+from urllib.parse import urlsplit
 
 from qstash_clone import setting_rules as rules
 from qstash_clone.errors import ConfigurationError
@@ -31,13 +32,27 @@ Durability = Literal["always", "everysec", "none"]
 Compat = Literal["reference", "current"]
 LogFormat = Literal["json", "text"]
 LogLevel = Literal["debug", "info", "warning", "error", "none"]
+ContentHashScope = Literal["all-upstash", "forwarded"]
 
 SECOND_MS = 1000
+MINUTE_MS = 60 * SECOND_MS
 DAY_MS = 24 * 3600 * SECOND_MS
 MIB = 1024 * 1024
 
-_BY_PRESET = -1.0
-_BACKOFF_COEFFICIENTS: dict[Compat, float] = {"reference": 2.0, "current": 2.5}
+_BY_PRESET: Any = None
+"""The default of a field that `compat` decides; it never outlives the construction of `Settings`."""
+_PRESETS: dict[Compat, dict[str, object]] = {
+    "reference": {
+        "retry_backoff_coefficient": 2.0,
+        "deduplication_window_ms": 90 * DAY_MS,
+        "content_hash_scope": "all-upstash",
+    },
+    "current": {
+        "retry_backoff_coefficient": 2.5,
+        "deduplication_window_ms": 10 * MINUTE_MS,
+        "content_hash_scope": "forwarded",
+    },
+}
 
 _REDIS, _CREDENTIALS, _SERVER = "Redis", "Credentials", "Server"
 _LOGS, _PROTOCOL, _LIMITS = "Logs", "Protocol", "Limits"
@@ -96,6 +111,30 @@ class Settings:
         secret=True,
         variables=("QSTASH_TOKEN",),
         default_text="none: required",
+    )
+    tokens: tuple[str, ...] = rules.setting(
+        (),
+        _CREDENTIALS,
+        "Further tokens that may do everything, separated by commas: the new one while the old one is replaced.",
+        parse=rules.secret_words,
+        secret=True,
+        default_text="none",
+    )
+    publish_only_tokens: tuple[str, ...] = rules.setting(
+        (),
+        _CREDENTIALS,
+        "Tokens that may publish, enqueue and send batches, and nothing else; separated by commas.",
+        parse=rules.secret_words,
+        secret=True,
+        default_text="none",
+    )
+    read_only_tokens: tuple[str, ...] = rules.setting(
+        (),
+        _CREDENTIALS,
+        "Tokens that may look at everything and change nothing; separated by commas.",
+        parse=rules.secret_words,
+        secret=True,
+        default_text="none",
     )
     current_signing_key: str = rules.setting(
         "",
@@ -167,6 +206,26 @@ class Settings:
     retry_backoff_cap_ms: int = rules.setting(
         DAY_MS, _PROTOCOL, "Longest default wait before a retry.", parse=rules.whole, minimum=0, maximum=365 * DAY_MS
     )
+    deduplication_window_ms: int = rules.setting(
+        _BY_PRESET,
+        _PROTOCOL,
+        "How long repeats of a publish are recognised, unless the publish says otherwise.",
+        parse=rules.whole,
+        minimum=1000,
+        maximum=365 * DAY_MS,
+        default_text="7776000000, 90 days (600000, 10 minutes, with `compat=current`)",
+    )
+    content_hash_scope: ContentHashScope = rules.setting(
+        _BY_PRESET,
+        _PROTOCOL,
+        "Which headers make two publishes different for content-based deduplication: `all-upstash` (every "
+        "`Upstash-...` header) or `forwarded` (the content type and what is forwarded).",
+        parse=rules.one_of(ContentHashScope),
+        default_text="`all-upstash` (`forwarded` with `compat=current`)",
+    )
+    strict_deduplication_ids: bool = rules.setting(
+        True, _PROTOCOL, "Refuse deduplication ids that contain a colon or a blank.", parse=rules.flag
+    )
     default_retries: int = rules.setting(
         3, _PROTOCOL, "Retries of a message that names no number.", parse=rules.whole, minimum=0, maximum=100_000
     )
@@ -222,6 +281,15 @@ class Settings:
         minimum=1024,
         maximum=16 * MIB,
     )
+    management_burst_limit: int = rules.setting(
+        0,
+        _LIMITS,
+        "Most requests a second, of each process of the api, other than publish, enqueue and batch; more are answered "
+        "429. 0 is no limit.",
+        parse=rules.whole,
+        minimum=0,
+        maximum=1_000_000,
+    )
 
     lease_ms: int = rules.setting(
         20_000,
@@ -264,6 +332,12 @@ class Settings:
         default_text="none",
     )
 
+    message_log: bool = rules.setting(
+        True,
+        _RETENTION,
+        "Keep the log that `/v2/events` and `/v2/logs` show, and finished messages with it.",
+        parse=rules.flag,
+    )
     log_retention_ms: int = rules.setting(
         14 * DAY_MS,
         _RETENTION,
@@ -287,6 +361,22 @@ class Settings:
         parse=rules.whole,
         minimum=1000,
         maximum=3650 * DAY_MS,
+    )
+    finished_max_bytes: int = rules.setting(
+        0,
+        _RETENTION,
+        "Most memory for log entries and finished messages; the oldest go first. 0 is a quarter of Redis's "
+        "`maxmemory`, and no limit where it has none.",
+        parse=rules.whole,
+        minimum=0,
+    )
+    dedup_max_bytes: int = rules.setting(
+        0,
+        _RETENTION,
+        "Most memory for deduplication records; the oldest go first. 0 is a tenth of Redis's `maxmemory`, and no limit "
+        "where it has none.",
+        parse=rules.whole,
+        minimum=0,
     )
 
     data_dir: str = rules.setting("data", _DEVELOPMENT, "Folder of the embedded Redis.", parse=rules.path)
@@ -322,8 +412,9 @@ class Settings:
     )
 
     def __post_init__(self) -> None:
-        if self.retry_backoff_coefficient == _BY_PRESET:
-            object.__setattr__(self, "retry_backoff_coefficient", _BACKOFF_COEFFICIENTS[self.compat])
+        for name, value in _PRESETS[self.compat].items():
+            if getattr(self, name) is _BY_PRESET:
+                object.__setattr__(self, name, value)
         for name, rule in RULES.items():
             value = getattr(self, name)
             if rule.minimum is not None and value < rule.minimum:
@@ -336,6 +427,7 @@ class Settings:
                     f"{variable_of(smaller)}: {getattr(self, smaller)} is more than "
                     f"{variable_of(larger)}, which is {getattr(self, larger)}."
                 )
+        self._check_roles()
 
     @classmethod
     def load(cls, environ: Mapping[str, str]) -> "Settings":
@@ -347,6 +439,35 @@ class Settings:
         settings = resolve([Layer(name="environment", values=environ)]).settings
         settings.check_credentials()
         return settings
+
+    def _check_roles(self) -> None:
+        """One token has one role: whichever of two were found first would decide what it may do."""
+        roles: dict[str, str] = {}
+        for role in ("token", "tokens", "publish_only_tokens", "read_only_tokens"):
+            value = getattr(self, role)
+            for token in (value,) if role == "token" else value:
+                other = roles.setdefault(token, role)
+                if token and other != role and {role, other} != {"token", "tokens"}:
+                    raise ConfigurationError(
+                        f"{variable_of(role)}: one of its tokens is among those of {variable_of(other)} too."
+                    )
+
+    @property
+    def full_tokens(self) -> tuple[str, ...]:
+        """`token` and `tokens`."""
+        return (self.token, *self.tokens)
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Everything that must never be shown, the password for Redis included."""
+        return (
+            *self.full_tokens,
+            *self.publish_only_tokens,
+            *self.read_only_tokens,
+            self.current_signing_key,
+            self.next_signing_key,
+            urlsplit(self.redis_url).password or "",
+        )
 
     def to_environ(self) -> dict[str, str]:
         """The variables that make a child process load exactly these settings."""
@@ -368,18 +489,23 @@ class Settings:
             variable = variable_of(name, own=self.dev)
             if not getattr(self, name):
                 raise ConfigurationError(f"{variable} is not set; make one with: {made_by}")
-            if getattr(self, name) not in _PUBLIC_CREDENTIALS:
-                continue
-            if not self.dev:
-                raise ConfigurationError(
-                    f"{variable} is the public one of QStash's development server, which only `qstash-clone dev` "
-                    f"accepts; make one with: {made_by}"
-                )
-            if not is_loopback(self.host):
-                raise ConfigurationError(
-                    f"{self.host} can be reached from other machines and {variable} is the public "
-                    f"development one; set your own (make one with: {made_by}) or listen on 127.0.0.1."
-                )
+            self._check_public(variable, (getattr(self, name),), made_by)
+        for name in ("tokens", "publish_only_tokens", "read_only_tokens"):
+            self._check_public(variable_of(name), getattr(self, name), "openssl rand -hex 32")
+
+    def _check_public(self, variable: str, credentials: Sequence[str], made_by: str) -> None:
+        if _PUBLIC_CREDENTIALS.isdisjoint(credentials):
+            return
+        if not self.dev:
+            raise ConfigurationError(
+                f"{variable} is the public one of QStash's development server, which only `qstash-clone dev` "
+                f"accepts; make one with: {made_by}"
+            )
+        if not is_loopback(self.host):
+            raise ConfigurationError(
+                f"{self.host} can be reached from other machines and {variable} is the public "
+                f"development one; set your own (make one with: {made_by}) or listen on 127.0.0.1."
+            )
 
 
 RULES: dict[str, Rule] = {field.name: field.metadata["rule"] for field in dataclasses.fields(Settings)}
@@ -448,7 +574,7 @@ def masked(name: str, value: object) -> str:
         return re.sub(r"(?<=://)([^:@/]*):.*@", r"\1:***@", text)
     if text in _PUBLIC_CREDENTIALS:
         return text
-    return "***" if text else ""
+    return "***" if value else ""
 
 
 def is_loopback(host: str) -> bool:

@@ -2,7 +2,6 @@
 
 import os
 import sys
-from urllib.parse import urlsplit
 
 from qstash_clone.api.processes import EXIT_CONFIGURATION, run_processes
 from qstash_clone.api.server import listen, serve
@@ -17,12 +16,11 @@ def run(settings: Settings) -> None:
     Ends the process with one sentence on standard error and status 78 if the port, the settings or the Redis cannot
     be used. A Redis that is away is no reason: the api answers 503 until it is there.
     """
-    password = urlsplit(settings.redis_url).password or ""
     configure_logging(
         log_format=settings.log_format,
         level=settings.log_level,
         role="api",
-        secrets=[settings.token, settings.current_signing_key, settings.next_signing_key, password],
+        secrets=settings.secrets,
     )
     try:
         if settings.processes > 1:
