@@ -39,6 +39,11 @@ def canonical_name(name: bytes) -> str:
     return "-".join([part.capitalize() for part in name.decode("ascii").split("-")])
 
 
+def is_header_name(name: bytes) -> bool:
+    """Whether it may stand before the colon of a header line."""
+    return _TOKEN.fullmatch(name) is not None
+
+
 def forwardable_name(name: bytes) -> str | None:
     """The canonical name under which a publisher's `Upstash-Forward-<name>` is delivered.
 
@@ -51,7 +56,7 @@ def forwardable_name(name: bytes) -> str | None:
 
 
 def _forwardable_name(name: bytes) -> str | None:
-    if _TOKEN.fullmatch(name) is None:
+    if not is_header_name(name):
         raise InvalidRequest(f"Upstash-Forward-*: {quoted(name.decode('utf-8', 'replace'))} is not a header name")
     # Many receivers read underscores as hyphens, so both spellings are one name.
     plain = name.lower().replace(b"_", b"-")

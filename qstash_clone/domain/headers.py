@@ -1,43 +1,36 @@
 """The configuration of a publish: `Upstash-*` headers and query parameters into `PublishOptions`."""
 
-import re
-from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import msgspec
 
-from qstash_clone.domain import retry_expression
-from qstash_clone.domain.durations import parse_duration_ms
+from qstash_clone.domain.callback_headers import CALLBACK_PREFIXES, CallbackKind, parse_callback
+from qstash_clone.domain.deduplication import DeduplicationRequest, check_id, content_headers
 from qstash_clone.domain.header_names import check_value, forwardable_name, incoming_name
-from qstash_clone.domain.message import Headers
-from qstash_clone.domain.quoting import quoted
-from qstash_clone.errors import InvalidRequest, NotSupportedYet, QuotaExceeded
-
-HeaderLines: TypeAlias = Sequence[tuple[bytes, bytes]]
-"""Lower-case names and values, in order; each line of its own."""
-
-MAX_LABELS = 64
-MAX_LABEL_CHARACTERS = 256
+from qstash_clone.domain.header_values import (
+    HeaderLines,
+    parse_boolean,
+    parse_callback_url,
+    parse_duration,
+    parse_labels,
+    parse_method,
+    parse_not_before,
+    parse_period,
+    parse_retries,
+    parse_retry_delay,
+    parse_text,
+    text_of,
+)
+from qstash_clone.domain.limits import Limits, over_period, over_retries
+from qstash_clone.domain.message import CallbackSpec, Headers, Redaction
+from qstash_clone.domain.redaction import parse_redaction
+from qstash_clone.errors import NotSupportedYet
 
 _PREFIX = b"upstash-"
 _FORWARD_PREFIX = b"upstash-forward-"
 _FORWARD_PREFIX_BYTES = len(_FORWARD_PREFIX)
 _CONTENT_TYPE = b"content-type"
-_METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
-_BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
-_MIN_TIMEOUT_MS = 1000
-_INTEGER = re.compile(r"-?[0-9]{1,100}")
-_LABEL_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-
-
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What publishers get by default, and the most they may ask for."""
-
-    default_retries: int
-    max_retries: int
-    default_timeout_ms: int
-    max_timeout_ms: int
-    max_delay_ms: int
 
 
 class PublishOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,10 +47,14 @@ class PublishOptions(msgspec.Struct, frozen=True, kw_only=True):
     not_before_ms: int | None
     """Unix time; wins over `delay_ms`."""
     labels: tuple[str, ...]
+    callback: CallbackSpec | None = None
+    failure_callback: CallbackSpec | None = None
+    redaction: Redaction | None = None
+    deduplication: DeduplicationRequest | None = None
 
 
 class _Draft(msgspec.Struct):
-    """`PublishOptions` in the making; None stands for a default that is not fixed here."""
+    """`PublishOptions` in the making; None stands for what was not given."""
 
     method: str = "POST"
     forwards_incoming: bool = False
@@ -67,6 +64,15 @@ class _Draft(msgspec.Struct):
     delay_ms: int = 0
     not_before_ms: int | None = None
     labels: tuple[str, ...] = ()
+    callback_url: str | None = None
+    failure_callback_url: str | None = None
+    redaction: Redaction | None = None
+    deduplication_id: str | None = None
+    deduplicates_content: bool = False
+    deduplication_window_ms: int | None = None
+
+
+_NOTHING_GIVEN = _Draft()
 
 
 def parse_options(
@@ -82,23 +88,31 @@ def parse_options(
     """
     settings: dict[bytes, bytes] = {}
     forwarded: list[tuple[str, str]] = []
+    of_callbacks: list[tuple[bytes, bytes]] = []
     content_type = None
     for name, value in headers:
         if name.startswith(_PREFIX):
-            _collect(name, value, settings, forwarded)
+            _collect(name, value, settings, forwarded, of_callbacks)
         elif name == _CONTENT_TYPE and content_type is None:
             content_type = value
     if query_config:
-        settings, forwarded = _merge_query(query_config, settings, forwarded)
+        settings, forwarded, of_callbacks = _merge_query(query_config, settings, forwarded, of_callbacks)
 
-    draft = _Draft()
-    for name, value in settings.items():
-        header, parse = _SETTINGS[name]
-        parse(draft, header, _text(check_value(header, value)))
-    _check_limits(draft, limits, settings)
-
-    if draft.forwards_incoming:
-        forwarded = _with_incoming(headers, forwarded, authorization_is_payload)
+    draft = _NOTHING_GIVEN
+    callback = failure_callback = deduplication = None
+    if settings:
+        draft = _parse_settings(settings)
+        if draft.deduplication_id is not None:
+            check_id("Upstash-Deduplication-Id", draft.deduplication_id, strict=limits.strict_deduplication_ids)
+        if draft.callback_url is not None:
+            callback = parse_callback(CallbackKind.CALLBACK, draft.callback_url, of_callbacks)
+        if draft.failure_callback_url is not None:
+            failure_callback = parse_callback(CallbackKind.FAILURE_CALLBACK, draft.failure_callback_url, of_callbacks)
+        _check_limits(draft, limits, settings)
+        if draft.deduplication_id is not None or draft.deduplicates_content:
+            deduplication = _deduplication(draft, limits, headers, query_config)
+        if draft.forwards_incoming:
+            forwarded = _with_incoming(headers, forwarded, authorization_is_payload)
     return PublishOptions(
         method=draft.method,
         headers=_with_content_type(content_type, forwarded),
@@ -108,10 +122,20 @@ def parse_options(
         delay_ms=draft.delay_ms,
         not_before_ms=draft.not_before_ms,
         labels=draft.labels,
+        callback=None if callback is None else callback.checked(limits),
+        failure_callback=None if failure_callback is None else failure_callback.checked(limits),
+        redaction=draft.redaction,
+        deduplication=deduplication,
     )
 
 
-def _collect(name: bytes, value: bytes, settings: dict[bytes, bytes], forwarded: list[tuple[str, str]]) -> None:
+def _collect(
+    name: bytes,
+    value: bytes,
+    settings: dict[bytes, bytes],
+    forwarded: list[tuple[str, str]],
+    of_callbacks: list[tuple[bytes, bytes]],
+) -> None:
     if name.startswith(_FORWARD_PREFIX):
         bare = name[_FORWARD_PREFIX_BYTES:]
         canonical = forwardable_name(bare) if bare else None
@@ -122,17 +146,50 @@ def _collect(name: bytes, value: bytes, settings: dict[bytes, bytes], forwarded:
             settings[name] = value
         elif name in _JOINED:
             settings[name] += b"," + value
+    elif name.startswith(CALLBACK_PREFIXES):
+        of_callbacks.append((name, value))
 
 
 def _merge_query(
-    query_config: HeaderLines, settings: dict[bytes, bytes], forwarded: list[tuple[str, str]]
-) -> tuple[dict[bytes, bytes], list[tuple[str, str]]]:
+    query_config: HeaderLines,
+    settings: dict[bytes, bytes],
+    forwarded: list[tuple[str, str]],
+    of_callbacks: list[tuple[bytes, bytes]],
+) -> tuple[dict[bytes, bytes], list[tuple[str, str]], list[tuple[bytes, bytes]]]:
     query_settings: dict[bytes, bytes] = {}
     query_forwarded: list[tuple[str, str]] = []
+    query_of_callbacks: list[tuple[bytes, bytes]] = []
     for name, value in query_config:
-        _collect(name, value, query_settings, query_forwarded)
+        _collect(name, value, query_settings, query_forwarded, query_of_callbacks)
     given = {name for name, _ in forwarded}
-    return query_settings | settings, forwarded + [line for line in query_forwarded if line[0] not in given]
+    given_of_callbacks = {name for name, _ in of_callbacks}
+    return (
+        query_settings | settings,
+        forwarded + [line for line in query_forwarded if line[0] not in given],
+        of_callbacks + [line for line in query_of_callbacks if line[0] not in given_of_callbacks],
+    )
+
+
+def _parse_settings(settings: dict[bytes, bytes]) -> _Draft:
+    draft = _Draft()
+    for name, value in settings.items():
+        header, field, parse = _SETTINGS[name]
+        setattr(draft, field, parse(header, text_of(check_value(header, value))))
+    return draft
+
+
+def _deduplication(
+    draft: _Draft, limits: Limits, headers: HeaderLines, query_config: HeaderLines
+) -> DeduplicationRequest:
+    by_id = draft.deduplication_id is not None
+    window_ms = draft.deduplication_window_ms
+    scope = limits.content_hash_scope
+    return DeduplicationRequest(
+        window_ms=limits.deduplication_window_ms if window_ms is None else window_ms,
+        id=draft.deduplication_id,
+        scope=scope,
+        content_headers=() if by_id else content_headers(scope, headers, query_config),
+    )
 
 
 def _with_incoming(
@@ -163,125 +220,49 @@ def _with_content_type(content_type: bytes | None, forwarded: list[tuple[str, st
 
 def _check_limits(draft: _Draft, limits: Limits, settings: dict[bytes, bytes]) -> None:
     if draft.max_retries is not None and draft.max_retries > limits.max_retries:
-        raise _over(settings, b"upstash-retries", f"{limits.max_retries}")
+        raise over_retries(*_given(settings, b"upstash-retries"), limits)
     if draft.timeout_ms is not None and draft.timeout_ms > limits.max_timeout_ms:
-        raise _over(settings, b"upstash-timeout", f"{limits.max_timeout_ms // 1000}s")
+        raise over_period(*_given(settings, b"upstash-timeout"), limits.max_timeout_ms)
     if draft.delay_ms > limits.max_delay_ms and draft.not_before_ms is None:
-        raise _over(settings, b"upstash-delay", f"{limits.max_delay_ms // 1000}s")
+        raise over_period(*_given(settings, b"upstash-delay"), limits.max_delay_ms)
+    window_ms = draft.deduplication_window_ms
+    if window_ms is not None and window_ms > limits.max_deduplication_window_ms:
+        raise over_period(*_given(settings, b"upstash-deduplication-window"), limits.max_deduplication_window_ms)
 
 
-def _over(settings: dict[bytes, bytes], name: bytes, maximum: str) -> QuotaExceeded:
-    return QuotaExceeded(f"{_SETTINGS[name][0]}: {quoted(_text(settings[name]))} is over the maximum of {maximum}")
+def _given(settings: dict[bytes, bytes], name: bytes) -> tuple[str, str]:
+    return _SETTINGS[name][0], text_of(settings[name])
 
 
-def _text(value: bytes) -> str:
-    try:
-        return value.decode("utf-8")
-    except UnicodeDecodeError:
-        return value.decode("latin-1")
-
-
-def _parse_method(draft: _Draft, header: str, text: str) -> None:
-    method = text.upper()
-    if method not in _METHODS:
-        raise InvalidRequest(f"{header}: invalid method {quoted(text)}, use GET, POST, PUT, PATCH or DELETE")
-    draft.method = method
-
-
-def _parse_boolean(header: str, text: str) -> bool:
-    flag = _BOOLEANS.get(text.lower())
-    if flag is None:
-        raise InvalidRequest(f"{header}: invalid boolean {quoted(text)}, use true or false")
-    return flag
-
-
-def _parse_header_forward(draft: _Draft, header: str, text: str) -> None:
-    draft.forwards_incoming = _parse_boolean(header, text)
-
-
-def _parse_duration(header: str, text: str) -> int:
-    try:
-        return parse_duration_ms(text)
-    except ValueError:
-        raise InvalidRequest(f"{header}: invalid duration {quoted(text)}") from None
-
-
-def _parse_delay(draft: _Draft, header: str, text: str) -> None:
-    draft.delay_ms = _parse_duration(header, text)
-
-
-def _parse_timeout(draft: _Draft, header: str, text: str) -> None:
-    draft.timeout_ms = _parse_duration(header, text)
-    if draft.timeout_ms < _MIN_TIMEOUT_MS:
-        raise InvalidRequest(f"{header}: {quoted(text)} is less than 1s")
-
-
-def _parse_not_before(draft: _Draft, header: str, text: str) -> None:
-    if _INTEGER.fullmatch(text) is None:
-        raise InvalidRequest(f"{header}: invalid timestamp {quoted(text)}, use whole seconds of Unix time")
-    draft.not_before_ms = max(0, int(text)) * 1000
-
-
-def _parse_retries(draft: _Draft, header: str, text: str) -> None:
-    if _INTEGER.fullmatch(text) is None or text.startswith("-"):
-        raise InvalidRequest(f"{header}: invalid number {quoted(text)}, use an integer from 0 on")
-    draft.max_retries = int(text)
-
-
-def _parse_retry_delay(draft: _Draft, header: str, text: str) -> None:
-    try:
-        retry_expression.parse(text)
-    except ValueError as error:
-        raise InvalidRequest(f"{header}: invalid expression {quoted(text)}: {error}") from None
-    draft.retry_delay_expression = text
-
-
-def _parse_labels(draft: _Draft, header: str, text: str) -> None:
-    labels = tuple(dict.fromkeys(label for item in text.split(",") if (label := item.strip())))
-    if len(labels) > MAX_LABELS:
-        raise InvalidRequest(f"{header}: {len(labels)} labels are more than the {MAX_LABELS} that a message may have")
-    for label in labels:
-        if len(label) > MAX_LABEL_CHARACTERS:
-            raise InvalidRequest(f"{header}: {quoted(label)} has more than {MAX_LABEL_CHARACTERS} characters")
-        if _LABEL_CONTROL.search(label) is not None:
-            raise InvalidRequest(f"{header}: {quoted(label)} contains a control character")
-    draft.labels = labels
-
-
-def _parse_content_based_deduplication(draft: _Draft, header: str, text: str) -> None:
-    if _parse_boolean(header, text):
-        _refuse(draft, header, text)
-
-
-def _refuse(draft: _Draft, header: str, text: str) -> None:
+def _refuse(header: str, text: str) -> None:
     raise NotSupportedYet(f"{header}: not supported yet")
 
 
-_SettingParser: TypeAlias = Callable[[_Draft, str, str], None]
+_SettingParser: TypeAlias = Callable[[str, str], Any]
 
-_SETTINGS: dict[bytes, tuple[str, _SettingParser]] = {
-    header.lower().encode(): (header, parse)
-    for header, parse in (
-        ("Upstash-Method", _parse_method),
-        ("Upstash-Header-Forward", _parse_header_forward),
-        ("Upstash-Delay", _parse_delay),
-        ("Upstash-Not-Before", _parse_not_before),
-        ("Upstash-Retries", _parse_retries),
-        ("Upstash-Retry-Delay", _parse_retry_delay),
-        ("Upstash-Timeout", _parse_timeout),
-        ("Upstash-Label", _parse_labels),
-        ("Upstash-Content-Based-Deduplication", _parse_content_based_deduplication),
-        ("Upstash-Callback", _refuse),
-        ("Upstash-Failure-Callback", _refuse),
-        ("Upstash-Deduplication-Id", _refuse),
-        ("Upstash-Flow-Control-Key", _refuse),
-        ("Upstash-Flow-Control-Value", _refuse),
-        ("Upstash-Redact-Fields", _refuse),
-        ("Upstash-Cron", _refuse),
+_SETTINGS: dict[bytes, tuple[str, str, _SettingParser]] = {
+    header.lower().encode(): (header, field, parse)
+    for header, field, parse in (
+        ("Upstash-Method", "method", parse_method),
+        ("Upstash-Header-Forward", "forwards_incoming", parse_boolean),
+        ("Upstash-Delay", "delay_ms", parse_duration),
+        ("Upstash-Not-Before", "not_before_ms", parse_not_before),
+        ("Upstash-Retries", "max_retries", parse_retries),
+        ("Upstash-Retry-Delay", "retry_delay_expression", parse_retry_delay),
+        ("Upstash-Timeout", "timeout_ms", parse_period),
+        ("Upstash-Label", "labels", parse_labels),
+        ("Upstash-Callback", "callback_url", parse_callback_url),
+        ("Upstash-Failure-Callback", "failure_callback_url", parse_callback_url),
+        ("Upstash-Redact-Fields", "redaction", parse_redaction),
+        ("Upstash-Deduplication-Id", "deduplication_id", parse_text),
+        ("Upstash-Content-Based-Deduplication", "deduplicates_content", parse_boolean),
+        ("Upstash-Deduplication-Window", "deduplication_window_ms", parse_period),
+        ("Upstash-Flow-Control-Key", "", _refuse),
+        ("Upstash-Flow-Control-Value", "", _refuse),
+        ("Upstash-Cron", "", _refuse),
     )
 }
-"""Every header that configures a publish. What is not listed is ignored, in particular the settings of a callback,
-which mean nothing without its URL."""
+"""Every header that configures a publish itself, and where its value goes. Any other is ignored."""
 
-_JOINED = frozenset({b"upstash-label"})
+_JOINED = frozenset({b"upstash-label", b"upstash-redact-fields"})
 """Lists, whose lines add up; of any other header the first line counts."""

@@ -3,11 +3,32 @@
 from typing import assert_never
 
 from qstash_clone.domain.destination import Destination, GroupDestination, LlmDestination, UrlDestination
-from qstash_clone.domain.headers import Limits, PublishOptions
+from qstash_clone.domain.headers import PublishOptions
 from qstash_clone.domain.lanes import origin_lane
-from qstash_clone.domain.message import Message, NewMessage
+from qstash_clone.domain.limits import Limits
+from qstash_clone.domain.message import Deduplication, Extras, Message, NewMessage
 from qstash_clone.errors import NotFound, NotSupportedYet, QuotaExceeded
 from qstash_clone.ids import MessageId
+
+
+def plan_deduplication(destination: Destination, options: PublishOptions, body: bytes) -> Deduplication | None:
+    """What repeats of a publish will be recognised by, if they are to be.
+
+    It comes before the message, because it decides in which partition the message has to be.
+    """
+    request = options.deduplication
+    if request is None:
+        return None
+    match destination:
+        case UrlDestination():
+            text = destination.url
+        case GroupDestination():
+            text = destination.name
+        case LlmDestination():
+            text = "api/llm"
+        case _:  # pragma: no cover
+            assert_never(destination)
+    return Deduplication(digest=request.digest(destination=text, body=body), window_ms=request.window_ms)
 
 
 def plan_publish(
@@ -19,8 +40,9 @@ def plan_publish(
     *,
     limits: Limits,
     now_ms: int,
+    deduplication: Deduplication | None = None,
 ) -> NewMessage:
-    """The message that a publish asks for.
+    """The message that a publish asks for; `deduplication` is that of `plan_deduplication`.
 
     `now_ms` serves the check of `Upstash-Not-Before` against the longest delay and nothing else: when the message
     is due is up to the store's clock, also for a time in the past. Raises `QuotaExceeded` when that check fails,
@@ -52,9 +74,17 @@ def plan_publish(
             timeout_ms=options.timeout_ms,
             retry_delay_expression=options.retry_delay_expression,
             labels=options.labels,
+            extras=_extras(options),
         ),
         body=body,
         lane=origin_lane(destination.origin),
         delay_ms=options.delay_ms if not_before_ms is None else 0,
         not_before_ms=not_before_ms,
+        deduplication=deduplication,
     )
+
+
+def _extras(options: PublishOptions) -> Extras | None:
+    if options.callback is None and options.failure_callback is None and options.redaction is None:
+        return None
+    return Extras(callback=options.callback, failure_callback=options.failure_callback, redaction=options.redaction)

@@ -2,7 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qstash_clone.domain.headers import MAX_LABEL_CHARACTERS, MAX_LABELS, Limits, PublishOptions, parse_options
+from qstash_clone.domain.header_values import MAX_LABEL_CHARACTERS, MAX_LABELS
+from qstash_clone.domain.headers import PublishOptions, parse_options
+from qstash_clone.domain.limits import Limits
 from qstash_clone.errors import CallerError, InvalidRequest, NotSupportedYet, QuotaExceeded
 
 LIMITS = Limits(
@@ -154,12 +156,8 @@ def test_syntax_is_checked_before_quotas() -> None:
 @pytest.mark.parametrize(
     "header",
     [
-        "Upstash-Callback",
-        "Upstash-Failure-Callback",
-        "Upstash-Deduplication-Id",
         "Upstash-Flow-Control-Key",
         "Upstash-Flow-Control-Value",
-        "Upstash-Redact-Fields",
         "Upstash-Cron",
     ],
 )
@@ -168,12 +166,6 @@ def test_what_is_not_served_yet_says_so(header: str) -> None:
         with pytest.raises(NotSupportedYet) as caught:
             options()
         assert str(caught.value) == f"{header}: not supported yet"
-
-
-@pytest.mark.parametrize("flag", ["true", "True", "TRUE", "1"])
-def test_content_based_deduplication_is_not_served_yet(flag: str) -> None:
-    with pytest.raises(NotSupportedYet):
-        parse(("Upstash-Content-Based-Deduplication", flag))
 
 
 @pytest.mark.parametrize("flag", ["false", "False", "0"])

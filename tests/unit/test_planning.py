@@ -10,7 +10,8 @@ from qstash_clone.domain.destination import (
     UrlDestination,
     parse_path_destination,
 )
-from qstash_clone.domain.headers import Limits, PublishOptions
+from qstash_clone.domain.headers import PublishOptions
+from qstash_clone.domain.limits import Limits
 from qstash_clone.domain.message import Message, NewMessage
 from qstash_clone.domain.planning import plan_publish
 from qstash_clone.errors import NotFound, NotSupportedYet, QuotaExceeded
