@@ -1,6 +1,7 @@
 """Header names and values: canonical spelling, what is legal, and what may be forwarded to a destination."""
 
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 
 from qstash_clone.domain.quoting import quoted
@@ -87,3 +88,20 @@ def check_value(header: str, value: bytes) -> bytes:
     if _CONTROL_CHARACTER.search(value) is not None:
         raise InvalidRequest(f"{header}: the value contains a control character")
     return value.strip(b" \t")
+
+
+def header_map(headers: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """Header lines as JSON shows them, `{"Name": ["value", ...]}`; a value that is not UTF-8 is read as latin-1."""
+    lines: dict[str, list[str]] = {}
+    for name, value in headers:
+        lines.setdefault(name, []).append(_text(value))
+    return lines
+
+
+def _text(value: str) -> str:
+    if value.isascii():
+        return value
+    try:
+        return value.encode("latin-1").decode("utf-8")
+    except UnicodeError:
+        return value

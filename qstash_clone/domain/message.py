@@ -172,6 +172,8 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes
     body_bytes: int
     """Length of the whole body; where `body` is shorter it is fetched before the delivery."""
+    not_before_ms: int = 0
+    """When the first attempt was due."""
 
 
 class SettlementKind(StrEnum):
