@@ -9,6 +9,7 @@
     │   ├── NotFound                the addressed object does not exist
     │   ├── MethodNotAllowed        the path exists, with other methods
     │   ├── QuotaExceeded           a configured limit would be passed
+    │   ├── RateLimited             too many requests in too short a time
     │   ├── BodyTooLarge            the body is over its limit
     │   └── ClientGone              the caller left before its request was complete
     ├── StorageError                infrastructure; the operator can act, callers may try again
@@ -56,6 +57,10 @@ class MethodNotAllowed(CallerError):
 
 class QuotaExceeded(CallerError):
     """A configured limit would be passed."""
+
+
+class RateLimited(CallerError):
+    """Too many requests in too short a time; the same one is welcome later."""
 
 
 class BodyTooLarge(CallerError):

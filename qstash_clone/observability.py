@@ -33,6 +33,7 @@ REQUEST_SERVED: Final = "request.served"
 REQUEST_REFUSED: Final = "request.refused"
 REQUEST_FAILED: Final = "request.failed"
 MESSAGE_PUBLISHED: Final = "message.published"
+MESSAGE_DEDUPLICATED: Final = "message.deduplicated"
 MESSAGE_QUARANTINED: Final = "message.quarantined"
 ATTEMPT_SETTLED: Final = "attempt.settled"
 LEASE_LOST: Final = "lease.lost"
@@ -53,7 +54,7 @@ _ATTEMPT_BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30
 _GROUP_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 100)
 
 ROUTES: Final = (
-    "publish", "messages", "dlq", "keys", "livez", "readyz", "metrics", "unsupported", "unmatched", "protocol",
+    "publish", "messages", "dlq", "log", "deduplication", "preview", "keys", "livez", "readyz", "metrics", "unsupported", "unmatched", "protocol",
 )  # fmt: skip
 """The values of the label `route`; `protocol` counts requests refused before they reached a route."""
 
@@ -63,6 +64,7 @@ REQUESTS = LabeledCounter(
     {"route": ROUTES, "status": ("2xx", "4xx", "5xx")},
 )
 MESSAGES_PUBLISHED = Counter("messages_published", "Messages stored by a publish.")
+MESSAGES_DEDUPLICATED = Counter("messages_deduplicated", "Publishes that repeated an earlier one and stored nothing.")
 PUBLISH_DURATION = Histogram("publish_duration_seconds", "From a publish's headers to its answer.", _LATENCY_BOUNDS_S)
 PUBLISH_GROUP_SIZE = Histogram("publish_group_size", "Messages that travelled in one publish script.", _GROUP_BOUNDS)
 SETTLE_GROUP_SIZE = Histogram("settle_group_size", "Attempts that travelled in one settle script.", _GROUP_BOUNDS)

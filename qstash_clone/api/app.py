@@ -10,9 +10,10 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from qstash_clone.api.auth import Authenticator
-from qstash_clone.api.errors import ErrorAnswer, WrongMethod, answer_of, error_body, stopping_answer
+from qstash_clone.api.burst import BurstLimit
+from qstash_clone.api.errors import ErrorAnswer, Header, WrongMethod, answer_of, error_body, stopping_answer
 from qstash_clone.api.hot_path import Publish, Stores
-from qstash_clone.api.requests import Head, RequestIds, publish_destination, read_head
+from qstash_clone.api.requests import Head, RequestIds, publish_destination, publishes, read_head
 from qstash_clone.api.responses import JSON
 from qstash_clone.api.routes.dlq import DeadLetterRoutes
 from qstash_clone.api.routes.health import HealthRoutes
@@ -108,7 +109,8 @@ class Api:
 
     def __init__(self, settings: Settings, stores: Stores, clock: Clock) -> None:
         self._request_ids = RequestIds()
-        self._authenticator = Authenticator(settings.token)
+        self._authenticator = Authenticator(settings)
+        self._burst = BurstLimit(settings.management_burst_limit, clock)
         self._publish = Publish(settings, stores, self._authenticator, clock)
         self._routes = Routes(route_table(settings, stores))
 
@@ -134,7 +136,10 @@ class Api:
         try:
             path = head.raw_path.decode("latin-1")
             if path[:4].lower() == "/v2/":
-                self._authenticator.check(head)
+                is_publishing = publishes(head.raw_path)
+                self._authenticator.check(head, publishes=is_publishing)
+                if not is_publishing:
+                    answer.headers += self._burst.take()
             # Routing sees the raw path: decoded, `%2F` would be a slash.
             route_scope: dict[str, Any] = {**scope, "path": path, "root_path": "", "head": head}
             endpoint, label = self._routes.find(route_scope)
@@ -157,7 +162,7 @@ class Api:
 
     async def _refuse_method(self, head: Head, send: Send) -> None:
         try:
-            self._authenticator.check(head)
+            self._authenticator.check(head, publishes=True)
             raise WrongMethod(head.method, ["POST"])
         except Exception as error:
             await self._refuse("publish", head, error, send)
@@ -210,15 +215,15 @@ async def send_error(answer: ErrorAnswer, request_id: bytes, send: Send) -> None
 
 
 class _Answer:
-    """Adds the request's id to an answer and remembers its status."""
+    """Adds headers to an answer, the request's id for one, and remembers its status."""
 
     def __init__(self, send: Send, request_id: bytes) -> None:
         self._send = send
-        self._request_id = request_id
+        self.headers: tuple[Header, ...] = ((b"x-request-id", request_id),)
         self.status = 0
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            message["headers"] = [*message.get("headers", []), (b"x-request-id", self._request_id)]
+            message["headers"] = [*message.get("headers", []), *self.headers]
         await self._send(message)

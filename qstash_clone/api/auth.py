@@ -1,38 +1,78 @@
-"""Who is calling: the bearer token, and the address a message's `callerIP` reports."""
+"""Who is calling: the bearer token and what it allows, and the address a message's `callerIP` reports."""
 
 import hmac
 from collections.abc import Sequence
+from enum import Enum
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from urllib.parse import unquote_to_bytes
 
 from qstash_clone.api.requests import Head
-from qstash_clone.errors import Unauthorized
+from qstash_clone.errors import Forbidden, Unauthorized
+from qstash_clone.settings import Settings
+
+
+class _Role(Enum):
+    """What a token may do."""
+
+    FULL = "full"
+    PUBLISH_ONLY = "publish-only"
+    READ_ONLY = "read-only"
 
 
 class Authenticator:
-    """Knows the token and tells whether a request carries it; see docs/protocol/transport.md."""
+    """Knows the tokens and tells what a request may do; see docs/protocol/transport.md."""
 
-    def __init__(self, token: str) -> None:
-        self._token = token.encode()
+    def __init__(self, settings: Settings) -> None:
+        self._tokens = [
+            (token.encode(), role)
+            for tokens, role in (
+                (settings.full_tokens, _Role.FULL),
+                (settings.publish_only_tokens, _Role.PUBLISH_ONLY),
+                (settings.read_only_tokens, _Role.READ_ONLY),
+            )
+            for token in tokens
+        ]
 
-    def check(self, head: Head) -> bool:
-        """Let a request with the right token pass; raises Unauthorized for any other.
+    def check(self, head: Head, *, publishes: bool) -> bool:
+        """Let a request pass if its token allows it; `publishes` says that it is a publish, enqueue or batch.
 
-        Returns whether the credential came by the query, which makes the `Authorization` header payload.
+        Returns whether the credential came by the query, which makes the `Authorization` header payload. Raises
+        `Unauthorized` for a missing or unknown token and `Forbidden` for one that may not do this.
         """
-        if head.query:
-            given = _query_token(head.query)
-            if given is not None:
-                if not hmac.compare_digest(given, self._token):
-                    raise Unauthorized("unauthorized: the qstash_token in the query is not valid")
-                return True
+        given = _query_token(head.query) if head.query else None
+        role = self._role_of_header(head) if given is None else self._role_of(given, "qstash_token in the query")
+        if role is not _Role.FULL:
+            _check_role(role, head.method, publishes=publishes)
+        return given is not None
+
+    def _role_of_header(self, head: Head) -> _Role:
         header = head.first.get(b"authorization")
         if header is None:
             raise Unauthorized("unauthorized: send the token as `Authorization: Bearer <token>`")
-        if header[:7].lower() != b"bearer " or not hmac.compare_digest(header[7:].strip(), self._token):
-            raise Unauthorized("unauthorized: the token in the Authorization header is not valid")
-        return False
+        if header[:7].lower() != b"bearer ":
+            raise Unauthorized(_INVALID.format("token in the Authorization header"))
+        return self._role_of(header[7:].strip(), "token in the Authorization header")
+
+    def _role_of(self, given: bytes, where: str) -> _Role:
+        # All are compared, so that the time tells nothing about which one it was.
+        found = None
+        for token, role in self._tokens:
+            if hmac.compare_digest(given, token):
+                found = role
+        if found is None:
+            raise Unauthorized(_INVALID.format(where))
+        return found
+
+
+_INVALID = "unauthorized: the {} is not valid"
+
+
+def _check_role(role: _Role, method: str, *, publishes: bool) -> None:
+    if role is _Role.READ_ONLY and method not in ("GET", "HEAD"):
+        raise Forbidden(f"forbidden: the token is read-only, which does not allow {method}")
+    if role is _Role.PUBLISH_ONLY and not (publishes and method == "POST"):
+        raise Forbidden("forbidden: the token is publish-only, which allows to publish, enqueue and send batches only")
 
 
 def _query_token(query: bytes) -> bytes | None:

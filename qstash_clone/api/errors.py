@@ -13,6 +13,7 @@ from qstash_clone.errors import (
     MethodNotAllowed,
     NotFound,
     QuotaExceeded,
+    RateLimited,
     StorageError,
     StorageFull,
     Unauthorized,
@@ -29,6 +30,14 @@ class WrongMethod(MethodNotAllowed):
         super().__init__(f"{method} is not allowed here, only {self.allowed}")
 
 
+class TooManyRequests(RateLimited):
+    """A request over the limit of this second."""
+
+    def __init__(self, text: str, headers: tuple[Header, ...]) -> None:
+        self.headers = headers
+        super().__init__(text)
+
+
 STATUSES: Final[dict[type[Exception], int]] = {
     InvalidRequest: 400,
     Unauthorized: 401,
@@ -37,6 +46,7 @@ STATUSES: Final[dict[type[Exception], int]] = {
     MethodNotAllowed: 405,
     QuotaExceeded: 412,
     BodyTooLarge: 413,
+    RateLimited: 429,
     StorageError: 503,
 }
 """A subclass that is not listed answers like the class above it; anything else is a 500."""
@@ -69,6 +79,8 @@ def answer_of(error: Exception, request_id: str) -> ErrorAnswer:
             return ErrorAnswer(status, str(error), (_CHALLENGE,))
         case WrongMethod():
             return ErrorAnswer(status, str(error), ((b"allow", error.allowed.encode()),))
+        case TooManyRequests():
+            return ErrorAnswer(status, str(error), (_RETRY_AWAY, *error.headers))
         case CallerError() if status != 500:
             return ErrorAnswer(status, str(error))
         case _:

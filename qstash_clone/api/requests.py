@@ -3,15 +3,19 @@
 import os
 import re
 from collections.abc import Iterator
+from typing import cast
 from urllib.parse import unquote_plus, unquote_to_bytes
 
 import msgspec
+from starlette.requests import Request
 from starlette.types import Receive, Scope
 
 from qstash_clone.errors import BodyTooLarge, ClientGone, InvalidRequest
 
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 _PUBLISH = b"/v2/publish"
+_PUBLISHING = re.compile(rb"/v2/(publish|enqueue|batch)(/|$)", re.IGNORECASE)
+_MAX_JSON_BYTES = 1024 * 1024
 _MAX_PARAMETERS = 1000
 
 
@@ -77,6 +81,11 @@ def publish_destination(raw_path: bytes) -> bytes | None:
     return None
 
 
+def publishes(raw_path: bytes) -> bool:
+    """Whether this is the path of a publish, enqueue or batch."""
+    return _PUBLISHING.match(raw_path) is not None
+
+
 async def read_body(receive: Receive, head: Head, limit_bytes: int) -> bytes:
     """The whole body.
 
@@ -104,6 +113,23 @@ async def read_body(receive: Receive, head: Head, limit_bytes: int) -> bytes:
             return b"".join(parts)
         message = await receive()
     raise ClientGone("The connection ended before the body was complete.")
+
+
+async def read_json_object(request: Request) -> dict[str, object] | None:
+    """The body of a request as a JSON object, whatever its content type says; None if there is no body.
+
+    Raises `InvalidRequest` for anything else, `BodyTooLarge` above 1 MiB.
+    """
+    body = await read_body(request.receive, request.scope["head"], _MAX_JSON_BYTES)
+    if not body.strip():
+        return None
+    try:
+        parsed: object = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidRequest(f"the body is not JSON: {str(error)[:100]}") from None
+    if not isinstance(parsed, dict):
+        raise InvalidRequest("the body is not a JSON object")
+    return cast("dict[str, object]", parsed)
 
 
 def _too_large(limit_bytes: int) -> BodyTooLarge:

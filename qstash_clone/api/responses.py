@@ -7,11 +7,17 @@ from typing import Any
 import msgspec
 from starlette.responses import Response
 
-from qstash_clone.domain.message import DeadLetter, SigningKeys, StoredMessage
-from qstash_clone.ids import format_message_id
-from qstash_clone.storage.interface import DeadLetterPage
+from qstash_clone.domain.lifecycle import LogEvent
+from qstash_clone.domain.log import LogEntry
+from qstash_clone.domain.message import AttemptRecord, DeadLetter, Headers, Message, SigningKeys, StoredMessage
+from qstash_clone.domain.redaction import shown_body, shown_headers
+from qstash_clone.ids import MessageId, format_message_id
+from qstash_clone.storage.interface import DeadLetterPage, DeduplicationRecord, LogPage, MessagePage
 
 JSON = b"application/json"
+
+UNFINISHED_TEXT = "workers took it again and again without reporting a result"
+"""Why a message failed that has no failed attempt."""
 
 
 class JsonResponse(Response):
@@ -28,6 +34,11 @@ def publish_result_body(message_id: str, url: str) -> bytes:
     return b'{"messageId":"' + message_id.encode() + b'","url":"' + url.encode() + b'"}'
 
 
+def duplicate_result_body(message_id: str) -> bytes:
+    """The answer to a publish that repeats an earlier one, whose URL may have been another."""
+    return b'{"messageId":"' + message_id.encode() + b'","deduplicated":true}'
+
+
 def message_fields(stored: StoredMessage) -> dict[str, Any]:
     """A message as `GET /v2/messages/{id}` shows it."""
     message = stored.message
@@ -35,21 +46,22 @@ def message_fields(stored: StoredMessage) -> dict[str, Any]:
         "messageId": format_message_id(stored.id),
         "url": message.url,
         "method": message.method,
-        "header": header_map(message.headers),
+        "header": _shown_header_map(message, message.headers),
         "maxRetries": message.max_retries,
         "notBefore": stored.not_before_ms,
         "createdAt": stored.created_ms,
     }
-    _add_body(fields, "body", stored.body)
+    _add_body(fields, "body", _shown_body(stored))
+    _add_callbacks(fields, message, "callbackHeader", "failureCallbackHeader")
     if message.retry_delay_expression is not None:
         fields["retryDelayExpression"] = message.retry_delay_expression
-    if message.labels:
-        fields["label"] = message.labels[0]
-        fields["labels"] = message.labels
-    if message.caller_ip:
-        fields["callerIP"] = message.caller_ip
-        fields["callerIp"] = message.caller_ip
+    _add_attribution(fields, message)
     return fields
+
+
+def message_page_fields(page: MessagePage) -> dict[str, Any]:
+    """One page; `cursor` only if more may follow."""
+    return _page("messages", [message_fields(stored) for stored in page.messages], page.cursor)
 
 
 def dead_letter_fields(letter: DeadLetter) -> dict[str, Any]:
@@ -67,10 +79,55 @@ def dead_letter_fields(letter: DeadLetter) -> dict[str, Any]:
 
 def dead_letter_page_fields(page: DeadLetterPage) -> dict[str, Any]:
     """One page; `cursor` only if more may follow."""
-    fields: dict[str, Any] = {"messages": [dead_letter_fields(letter) for letter in page.entries]}
-    if page.cursor is not None:
-        fields["cursor"] = page.cursor
+    return _page("messages", [dead_letter_fields(letter) for letter in page.entries], page.cursor)
+
+
+def log_page_fields(key: str, page: LogPage, trim_body_bytes: int | None) -> dict[str, Any]:
+    """One page under the name that its path has for it; `cursor` only if more may follow."""
+    return _page(key, [log_entry_fields(entry, trim_body_bytes) for entry in page.entries], page.cursor)
+
+
+def log_entry_fields(entry: LogEntry, trim_body_bytes: int | None) -> dict[str, Any]:
+    """An entry of the log; bodies are in base64 here, trimmed before that, or left out for a negative number."""
+    stored, message = entry.stored, entry.stored.message
+    fields: dict[str, Any] = {
+        "time": entry.time_ms,
+        "messageId": format_message_id(stored.id),
+        "state": entry.event.wire_name,
+        "url": message.url,
+        "method": message.method,
+        "header": _shown_header_map(message, message.headers),
+        "maxRetries": message.max_retries,
+        "timeout": message.timeout_ms,
+    }
+    _add_base64(fields, "body", _shown_body(stored), trim_body_bytes)
+    if entry.event is LogEvent.ERROR and entry.attempt is not None:
+        _add_attempt(fields, entry.attempt, trim_body_bytes)
+    elif entry.event is LogEvent.FAILED:
+        attempt = stored.last_attempt
+        fields["error"] = UNFINISHED_TEXT if attempt is None else attempt.error
+    if entry.next_delivery_ms is not None:
+        fields["nextDeliveryTime"] = entry.next_delivery_ms
+    _add_callbacks(fields, message, "callbackHeaders", "failureCallbackHeaders")
+    if message.retry_delay_expression is not None:
+        fields["retryDelayExpr"] = message.retry_delay_expression
+        fields["retryDelayExpression"] = message.retry_delay_expression
+    _add_attribution(fields, message)
     return fields
+
+
+def deduplication_fields(deduplication_id: str, record: DeduplicationRecord) -> dict[str, Any]:
+    """Which message repeats of an id are answered with, and until when."""
+    return {
+        "deduplicationId": deduplication_id,
+        "messageId": format_message_id(record.message_id),
+        "expiresAt": record.expires_ms,
+    }
+
+
+def retried_fields(message_id: MessageId, url: str) -> dict[str, str]:
+    """A dead letter that was published again: a publish result."""
+    return {"messageId": format_message_id(message_id), "url": url}
 
 
 def signing_keys_fields(keys: SigningKeys) -> dict[str, str]:
@@ -95,6 +152,49 @@ def _header_text(value: str) -> str:
         return value
 
 
+def _shown_header_map(message: Message, headers: Headers) -> dict[str, list[str]]:
+    extras = message.extras
+    return header_map(headers if extras is None else shown_headers(headers, extras.redaction))
+
+
+def _shown_body(stored: StoredMessage) -> bytes:
+    extras = stored.message.extras
+    return stored.body if extras is None else shown_body(stored.body, extras.redaction)
+
+
+def _add_callbacks(fields: dict[str, Any], message: Message, header: str, failure_header: str) -> None:
+    extras = message.extras
+    if extras is None:
+        return
+    for name, header_name, spec in (
+        ("callback", header, extras.callback),
+        ("failureCallback", failure_header, extras.failure_callback),
+    ):
+        if spec is not None:
+            fields[name] = spec.url
+            if spec.headers:
+                fields[header_name] = _shown_header_map(message, spec.headers)
+
+
+def _add_attribution(fields: dict[str, Any], message: Message) -> None:
+    if message.labels:
+        fields["label"] = message.labels[0]
+        fields["labels"] = message.labels
+    if message.caller_ip:
+        fields["callerIP"] = message.caller_ip
+        fields["callerIp"] = message.caller_ip
+
+
+def _add_attempt(fields: dict[str, Any], attempt: AttemptRecord, trim_body_bytes: int | None) -> None:
+    fields["error"] = attempt.error
+    fields["responseStatus"] = attempt.status
+    if attempt.headers:
+        headers = header_map(attempt.headers)
+        fields["responseHeaders"] = headers
+        fields["responseHeader"] = headers
+    _add_base64(fields, "responseBody", attempt.body, trim_body_bytes)
+
+
 def _add_body(fields: dict[str, Any], name: str, body: bytes) -> None:
     if not body:
         return
@@ -102,3 +202,13 @@ def _add_body(fields: dict[str, Any], name: str, body: bytes) -> None:
         fields[name] = body.decode("utf-8")
     except UnicodeDecodeError:
         fields[name + "Base64"] = b64encode(body).decode()
+
+
+def _add_base64(fields: dict[str, Any], name: str, body: bytes, trim_bytes: int | None) -> None:
+    shown = body if trim_bytes is None else body[: max(0, trim_bytes)]
+    if shown:
+        fields[name] = b64encode(shown).decode()
+
+
+def _page(name: str, entries: list[dict[str, Any]], cursor: str | None) -> dict[str, Any]:
+    return {name: entries} if cursor is None else {name: entries, "cursor": cursor}

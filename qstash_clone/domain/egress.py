@@ -89,17 +89,18 @@ class EgressPolicy:
         """Whether this host (lower case, without a trailing dot) may be reached whatever its addresses are."""
         return host in self._hosts
 
-    def check_literal(self, url: str) -> None:
+    def check_literal(self, url: str, what: str = "destination url") -> None:
         """Raise `InvalidRequest` if the URL names an address that may not be reached, or is no destination.
 
+        `what` is how the text of the error calls it.
         A host name passes: its addresses are only known, and checked, when a delivery connects.
         """
         try:
             address = origin_of(url).address
         except ValueError as error:
-            raise InvalidRequest(f"invalid destination url: {error}") from None
+            raise InvalidRequest(f"invalid {what}: {error}") from None
         if address is not None and not self.allows_address(address):
-            raise InvalidRequest(f'invalid destination url: address "{address}" is not allowed')
+            raise InvalidRequest(f'invalid {what}: address "{address}" is not allowed')
 
 
 def _parse_entry(entry: str) -> IPv4Network | IPv6Network | str:
