@@ -1,9 +1,16 @@
 """What selects messages, dead letters and log entries; see docs/protocol/filters.md."""
 
+import re
+
 import msgspec
 
 from qstash_clone.domain.lifecycle import LogEvent
+from qstash_clone.domain.log import LogEntry
+from qstash_clone.domain.message import DeadLetter, Message, StoredMessage
+from qstash_clone.domain.urls import origin_of
 from qstash_clone.ids import MessageId
+
+_PATH = re.compile(r"[^/?]*//[^/?]*([^?]*)")
 
 
 class Filter(msgspec.Struct, frozen=True, kw_only=True):
@@ -11,13 +18,17 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
 
     message_ids: frozenset[MessageId] | None = None
     urls: frozenset[str] | None = None
+    """Compared as a whole, exactly as published."""
     hosts: frozenset[str] | None = None
+    """In lower case, each with or without its port."""
     paths: frozenset[str] | None = None
+    """Without the query; `/` where the URL has none."""
     url_groups: frozenset[str] | None = None
     queue_names: frozenset[str] | None = None
     schedule_ids: frozenset[str] | None = None
     flow_control_keys: frozenset[str] | None = None
     labels: frozenset[str] | None = None
+    """One that the message has is enough."""
     caller_ips: frozenset[str] | None = None
     events: frozenset[LogEvent] | None = None
     """For log entries."""
@@ -27,3 +38,67 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
     to_ms: int | None = None
     """Both inclusive. Against the entry's time in the log, the time of entering the dead letter queue, or the
     message's creation."""
+
+    @property
+    def selects_everything(self) -> bool:
+        """It has no condition at all."""
+        return self == _NO_CONDITION
+
+    def matches(self, stored: StoredMessage) -> bool:
+        """Whether a message is selected; its time is its creation, and conditions on other things do not count."""
+        return self.includes_time(stored.created_ms) and self.matches_message(stored.id, stored.message)
+
+    def matches_entry(self, entry: LogEntry) -> bool:
+        """Whether an entry of the log is selected."""
+        return (
+            self.includes_time(entry.time_ms)
+            and (self.events is None or entry.event in self.events)
+            and self.matches_message(entry.stored.id, entry.stored.message)
+        )
+
+    def matches_dead_letter(self, letter: DeadLetter) -> bool:
+        """Whether a dead letter is selected; its id begins with the time at which it became one."""
+        stored = letter.stored
+        status = 0 if stored.last_attempt is None else stored.last_attempt.status
+        return (
+            self.includes_time(int(letter.dlq_id.partition("-")[0]))
+            and (self.response_statuses is None or status in self.response_statuses)
+            and self.matches_message(stored.id, stored.message)
+        )
+
+    def includes_time(self, time_ms: int) -> bool:
+        """Whether a moment lies within the dates."""
+        return (self.from_ms is None or time_ms >= self.from_ms) and (self.to_ms is None or time_ms <= self.to_ms)
+
+    def matches_message(self, message_id: MessageId, message: Message) -> bool:
+        """Whether the message's own properties are the selected ones."""
+        return (
+            (self.message_ids is None or message_id in self.message_ids)
+            and (self.urls is None or message.url in self.urls)
+            and (self.labels is None or not self.labels.isdisjoint(message.labels))
+            and (self.caller_ips is None or message.caller_ip in self.caller_ips)
+            and (self.hosts is None or not self.hosts.isdisjoint(hosts_of(message.url)))
+            and (self.paths is None or path_of(message.url) in self.paths)
+            # No message belongs to a group, a queue, a schedule or a flow-control key.
+            and self.url_groups is None
+            and self.queue_names is None
+            and self.schedule_ids is None
+            and self.flow_control_keys is None
+        )
+
+
+_NO_CONDITION = Filter()
+
+
+def hosts_of(url: str) -> frozenset[str]:
+    """The spellings by which a filter may name the host of a URL: with and without the port, in lower case."""
+    origin = origin_of(url)
+    if ":" not in origin.host:
+        return frozenset((origin.host, f"{origin.host}:{origin.port}"))
+    return frozenset((origin.host, f"[{origin.host}]", f"[{origin.host}]:{origin.port}"))
+
+
+def path_of(url: str) -> str:
+    """The path of a URL as it is written, without the query; `/` if there is none."""
+    match = _PATH.match(url)
+    return (match[1] if match is not None else "") or "/"
