@@ -6,7 +6,7 @@ import msgspec
 
 from qstash_clone.domain.lifecycle import LogEvent
 from qstash_clone.domain.log import LogEntry
-from qstash_clone.domain.message import DeadLetter, Message, StoredMessage
+from qstash_clone.domain.message import DeadLetter, StoredMessage
 from qstash_clone.domain.urls import origin_of
 from qstash_clone.ids import MessageId
 
@@ -45,40 +45,35 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
         return self == _NO_CONDITION
 
     def matches(self, stored: StoredMessage) -> bool:
-        """Whether a message is selected; its time is its creation, and conditions on other things do not count."""
-        return self.includes_time(stored.created_ms) and self.matches_message(stored.id, stored.message)
+        """Whether a message is selected, by its creation and by whatever is known of it; events do not count."""
+        return self.includes_time(stored.created_ms) and self._matches_record(stored)
 
     def matches_entry(self, entry: LogEntry) -> bool:
         """Whether an entry of the log is selected."""
         return (
             self.includes_time(entry.time_ms)
             and (self.events is None or entry.event in self.events)
-            and self.matches_message(entry.stored.id, entry.stored.message)
+            and self._matches_record(entry.stored)
         )
 
     def matches_dead_letter(self, letter: DeadLetter) -> bool:
         """Whether a dead letter is selected; its id begins with the time at which it became one."""
-        stored = letter.stored
-        status = 0 if stored.last_attempt is None else stored.last_attempt.status
-        return (
-            self.includes_time(int(letter.dlq_id.partition("-")[0]))
-            and (self.response_statuses is None or status in self.response_statuses)
-            and self.matches_message(stored.id, stored.message)
-        )
+        return self.includes_time(int(letter.dlq_id.partition("-")[0])) and self._matches_record(letter.stored)
 
     def includes_time(self, time_ms: int) -> bool:
         """Whether a moment lies within the dates."""
         return (self.from_ms is None or time_ms >= self.from_ms) and (self.to_ms is None or time_ms <= self.to_ms)
 
-    def matches_message(self, message_id: MessageId, message: Message) -> bool:
-        """Whether the message's own properties are the selected ones."""
+    def _matches_record(self, stored: StoredMessage) -> bool:
+        message = stored.message
         return (
-            (self.message_ids is None or message_id in self.message_ids)
+            (self.message_ids is None or stored.id in self.message_ids)
             and (self.urls is None or message.url in self.urls)
             and (self.labels is None or not self.labels.isdisjoint(message.labels))
             and (self.caller_ips is None or message.caller_ip in self.caller_ips)
             and (self.hosts is None or not self.hosts.isdisjoint(hosts_of(message.url)))
             and (self.paths is None or path_of(message.url) in self.paths)
+            and (self.response_statuses is None or _status(stored) in self.response_statuses)
             # No message belongs to a group, a queue, a schedule or a flow-control key.
             and self.url_groups is None
             and self.queue_names is None
@@ -88,6 +83,10 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _NO_CONDITION = Filter()
+
+
+def _status(stored: StoredMessage) -> int:
+    return 0 if stored.last_attempt is None else stored.last_attempt.status
 
 
 def hosts_of(url: str) -> frozenset[str]:
