@@ -15,10 +15,13 @@ from qstash_clone.api.errors import ErrorAnswer, Header, WrongMethod, answer_of,
 from qstash_clone.api.hot_path import Publish, Stores
 from qstash_clone.api.requests import Head, RequestIds, publish_destination, publishes, read_head
 from qstash_clone.api.responses import JSON
+from qstash_clone.api.routes.deduplication import DeduplicationRoutes
 from qstash_clone.api.routes.dlq import DeadLetterRoutes
 from qstash_clone.api.routes.health import HealthRoutes
 from qstash_clone.api.routes.keys import KeyRoutes
+from qstash_clone.api.routes.logs import LogRoutes
 from qstash_clone.api.routes.messages import MessageRoutes
+from qstash_clone.api.routes.preview import PreviewRoutes
 from qstash_clone.api.routing import Endpoint, Routes, Row
 from qstash_clone.clock import Clock, SystemClock
 from qstash_clone.errors import ClientGone, InvalidRequest, NotSupportedYet
@@ -36,27 +39,39 @@ _PROBES = frozenset({"livez", "readyz", "metrics"})
 """Routes whose every request would be noise in the log."""
 
 
-def route_table(settings: Settings, stores: Stores) -> list[Row]:
+def route_table(settings: Settings, stores: Stores, clock: Clock) -> list[Row]:
     """Everything the api serves besides `POST /v2/publish/<destination>`, which `hot_path` answers."""
-    messages, dlq, keys = MessageRoutes(stores), DeadLetterRoutes(stores), KeyRoutes(stores)
-    health = HealthRoutes(settings, stores)
+    messages, dlq = MessageRoutes(settings, stores), DeadLetterRoutes(settings, stores)
+    logs, deduplication, preview = LogRoutes(stores), DeduplicationRoutes(stores), PreviewRoutes(settings, clock)
+    keys, health = KeyRoutes(stores), HealthRoutes(settings, stores)
     return [
         Row("GET", "/livez", health.livez, "livez"),
         Row("GET", "/readyz", health.readyz, "readyz"),
         Row("GET", "/metrics", health.metrics, "metrics"),
+        Row("GET", "/v2/messages", messages.list, "messages"),
+        Row("GET", "/v2/messages/", messages.list, "messages"),
         Row("GET", "/v2/messages/{message_id}", messages.get, "messages"),
+        Row("GET", "/v2/messages/{message_id}/explain", messages.explain, "messages"),
         Row("DELETE", "/v2/messages/{message_id}", messages.cancel, "messages"),
         Row("DELETE", "/v2/messages/", missing_id, "messages"),
-        Row("DELETE", "/v2/messages", later("cancelling several messages"), "unsupported"),
+        Row("DELETE", "/v2/messages", messages.cancel_many, "messages"),
         Row("GET", "/v2/dlq", dlq.list, "dlq"),
         Row("GET", "/v2/dlq/", dlq.list, "dlq"),
         Row("DELETE", "/v2/dlq/", missing_id, "dlq"),
-        Row("DELETE", "/v2/dlq", later("deleting several dead letters"), "unsupported"),
-        Row("POST", "/v2/dlq/retry", later("retrying several dead letters"), "unsupported"),
+        Row("DELETE", "/v2/dlq", dlq.delete_many, "dlq"),
+        Row("POST", "/v2/dlq/retry", dlq.retry_many, "dlq"),
         Row("POST", "/v2/dlq/retry/", missing_id, "dlq"),
         Row("POST", "/v2/dlq/retry/{dlq_id}", dlq.retry, "dlq"),
         Row("GET", "/v2/dlq/{dlq_id}", dlq.get, "dlq"),
         Row("DELETE", "/v2/dlq/{dlq_id}", dlq.delete, "dlq"),
+        Row("GET", "/v2/events", logs.events, "log"),
+        Row("GET", "/v2/events/", logs.events, "log"),
+        Row("GET", "/v2/logs", logs.logs, "log"),
+        Row("GET", "/v2/logs/", logs.logs, "log"),
+        Row("GET DELETE", "/v2/deduplication/", missing_id, "deduplication"),
+        Row("GET", "/v2/deduplication/{deduplication_id:path}", deduplication.get, "deduplication"),
+        Row("DELETE", "/v2/deduplication/{deduplication_id:path}", deduplication.clear, "deduplication"),
+        Row("POST", "/v2/preview/retries", preview.retries, "preview"),
         Row("GET", "/v2/keys", keys.get, "keys"),
         Row("GET", "/v2/keys/", keys.get, "keys"),
         Row("POST", "/v2/keys/rotate", keys.rotate, "keys"),
@@ -76,8 +91,6 @@ def route_table(settings: Settings, stores: Stores) -> list[Row]:
         Row("GET POST", "/v2/queues/", later("queues"), "unsupported"),
         Row("POST", "/v2/queues/{name}/{action}", later("queues"), "unsupported"),
         Row("GET DELETE", "/v2/queues/{name}", later("queues"), "unsupported"),
-        Row("GET", "/v2/events", later("the event log"), "unsupported"),
-        Row("GET", "/v2/logs", later("the event log"), "unsupported"),
         Row("GET", "/v2/flowControl", later("flow control"), "unsupported"),
         Row("POST", "/v2/flowControl/{key}/{action}", later("flow control"), "unsupported"),
         Row("GET", "/v2/flowControl/{key}", later("flow control"), "unsupported"),
@@ -112,7 +125,7 @@ class Api:
         self._authenticator = Authenticator(settings)
         self._burst = BurstLimit(settings.management_burst_limit, clock)
         self._publish = Publish(settings, stores, self._authenticator, clock)
-        self._routes = Routes(route_table(settings, stores))
+        self._routes = Routes(route_table(settings, stores, clock))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

@@ -75,6 +75,11 @@ def _check_role(role: _Role, method: str, *, publishes: bool) -> None:
         raise Forbidden("forbidden: the token is publish-only, which allows to publish, enqueue and send batches only")
 
 
+def token_came_by_query(head: Head) -> bool:
+    """What `Authenticator.check` returns, for a request that it let pass."""
+    return _query_token(head.query) is not None
+
+
 def _query_token(query: bytes) -> bytes | None:
     if b"%" not in query and b"qstash_token" not in query.lower():
         return None

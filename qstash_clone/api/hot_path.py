@@ -13,6 +13,7 @@ from qstash_clone.domain.destination import UrlDestination, parse_path_destinati
 from qstash_clone.domain.egress import EgressPolicy
 from qstash_clone.domain.headers import parse_options
 from qstash_clone.domain.limits import Limits
+from qstash_clone.domain.message import CallbackSpec
 from qstash_clone.domain.planning import plan_deduplication, plan_publish
 from qstash_clone.ids import format_message_id
 from qstash_clone.observability import (
@@ -54,6 +55,19 @@ def limits_of(settings: Settings) -> Limits:
     )
 
 
+def egress_of(settings: Settings) -> EgressPolicy:
+    """Which addresses messages may be for."""
+    return EgressPolicy(allow_private=settings.allow_private_destinations, allowed=settings.allowed_destinations)
+
+
+def check_callbacks(egress: EgressPolicy, callback: CallbackSpec | None, failure_callback: CallbackSpec | None) -> None:
+    """Raise `InvalidRequest` for a callback to an address that may not be reached."""
+    if callback is not None:
+        egress.check_literal(callback.url, "callback url")
+    if failure_callback is not None:
+        egress.check_literal(failure_callback.url, "failure callback url")
+
+
 class Publish:
     """Answers `POST /v2/publish/<destination>`; see docs/protocol/messages.md.
 
@@ -66,9 +80,7 @@ class Publish:
         self._authenticator = authenticator
         self._clock = clock
         self._caller = CallerAddress(settings.trusted_proxies)
-        self._egress = EgressPolicy(
-            allow_private=settings.allow_private_destinations, allowed=settings.allowed_destinations
-        )
+        self._egress = egress_of(settings)
         self._max_body_bytes = settings.max_message_bytes
         self._limits = limits_of(settings)
 
@@ -80,10 +92,8 @@ class Publish:
         if isinstance(destination, UrlDestination) and destination.origin.address is not None:
             self._egress.check_literal(destination.url)
         options = parse_options(head.headers, parsed.config, self._limits, authorization_is_payload=by_query)
-        if options.callback is not None:
-            self._egress.check_literal(options.callback.url, "callback url")
-        if options.failure_callback is not None:
-            self._egress.check_literal(options.failure_callback.url, "failure callback url")
+        if options.callback is not None or options.failure_callback is not None:
+            check_callbacks(self._egress, options.callback, options.failure_callback)
         body = await read_body(receive, head, self._max_body_bytes)
         store = self._stores.publishing
         deduplication = None if options.deduplication is None else plan_deduplication(destination, options, body)

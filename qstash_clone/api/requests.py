@@ -156,17 +156,22 @@ def query_parameters(query: bytes) -> Iterator[tuple[str, str]]:
                 yield name, unquote_plus(raw_value)
 
 
-def has_configuration(head: Head) -> str | None:
-    """The first recognised configuration of a publish among headers and query, by name; None if there is none."""
-    for name, _ in head.headers:
-        if name.startswith(b"upstash-") and not name.startswith(_IGNORED_CONFIGURATION):
-            return name.decode("latin-1").title()
-    for parameter in head.query.split(b"&"):
-        name = unquote_plus(parameter.partition(b"=")[0].decode("latin-1")).lower()
-        if name.startswith("upstash-") and not name.encode("utf-8", "replace").startswith(_IGNORED_CONFIGURATION):
-            return name
-    return None
+def parameters_of(request: Request) -> list[tuple[str, str]]:
+    """`query_parameters` of a request that a route serves."""
+    head: Head = request.scope["head"]
+    return list(query_parameters(head.query))
 
 
-_IGNORED_CONFIGURATION = (b"upstash-telemetry-", b"upstash-workflow-", b"upstash-feature-set")
-"""What SDKs send along for statistics."""
+def query_configuration(query: bytes) -> list[tuple[bytes, bytes]]:
+    """The `upstash-*` parameters of a query string, decoded, with lower-case names."""
+    lines: list[tuple[bytes, bytes]] = []
+    for parameter in query.split(b"&"):
+        raw_name, _, raw_value = parameter.partition(b"=")
+        name = _unquote_form(raw_name).lower()
+        if name.startswith(b"upstash-"):
+            lines.append((name, _unquote_form(raw_value)))
+    return lines
+
+
+def _unquote_form(raw: bytes) -> bytes:
+    return unquote_to_bytes(raw.replace(b"+", b" "))

@@ -1,12 +1,12 @@
 """The JSON shapes that QStash's clients expect; what is unset is omitted, never null."""
 
 from base64 import b64encode
-from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 from starlette.responses import Response
 
+from qstash_clone.domain.header_names import header_map
 from qstash_clone.domain.lifecycle import LogEvent
 from qstash_clone.domain.log import LogEntry
 from qstash_clone.domain.message import AttemptRecord, DeadLetter, Headers, Message, SigningKeys, StoredMessage
@@ -133,23 +133,6 @@ def retried_fields(message_id: MessageId, url: str) -> dict[str, str]:
 def signing_keys_fields(keys: SigningKeys) -> dict[str, str]:
     """The pair under its wire names."""
     return {"current": keys.current, "next": keys.next}
-
-
-def header_map(headers: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
-    """Header lines as `{"Name": ["value", ...]}`; a value that is not UTF-8 is read as latin-1."""
-    lines: dict[str, list[str]] = {}
-    for name, value in headers:
-        lines.setdefault(name, []).append(_header_text(value))
-    return lines
-
-
-def _header_text(value: str) -> str:
-    if value.isascii():
-        return value
-    try:
-        return value.encode("latin-1").decode("utf-8")
-    except UnicodeError:
-        return value
 
 
 def _shown_header_map(message: Message, headers: Headers) -> dict[str, list[str]]:

@@ -1,112 +1,134 @@
-"""The dead letter queue: list it, show, delete or retry one entry. See docs/protocol/dead-letters.md."""
+"""The dead letter queue: list it, show, delete or retry one entry or many. See docs/protocol/dead-letters.md."""
 
-import re
-from typing import Never
+from typing import Any, Never
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from qstash_clone.api.hot_path import Stores
-from qstash_clone.api.requests import Head, decode_segment, has_configuration, query_parameters
-from qstash_clone.api.responses import JsonResponse, dead_letter_fields, dead_letter_page_fields
+from qstash_clone.api.auth import token_came_by_query
+from qstash_clone.api.hot_path import Stores, check_callbacks, egress_of, limits_of
+from qstash_clone.api.requests import Head, decode_segment, parameters_of, query_configuration, read_json_object
+from qstash_clone.api.responses import JsonResponse, dead_letter_fields, dead_letter_page_fields, retried_fields
+from qstash_clone.domain.filter_parameters import DEAD_LETTERS, DEAD_LETTERS_BULK, ParsedFilter, parse_filter
+from qstash_clone.domain.message import DeadLetter, Message
+from qstash_clone.domain.overrides import override
 from qstash_clone.domain.quoting import quoted
-from qstash_clone.errors import InvalidRequest, NotFound, NotSupportedYet
-from qstash_clone.ids import format_message_id
+from qstash_clone.errors import InvalidRequest, NotFound
+from qstash_clone.settings import Settings
+from qstash_clone.storage.interface import DeadLetterPage
 
-MAX_COUNT = 100
-
-_LATER = frozenset(
-    {
-        "messageId", "dlqIds", "url", "topicName", "queueName", "scheduleId", "label", "callerIp", "callerIP",
-        "flowControlKey", "responseStatus", "fromDate", "toDate",
-    }
-)  # fmt: skip
-_IGNORED = frozenset({"api"})
-"""Obsolete, still sent by older clients."""
-_COUNT = re.compile(r"\+?[0-9]{1,18}")
-
-
-class DeadLetterQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """Which page of the dead letter queue is wanted."""
-
-    cursor: str | None = None
-    count: int = MAX_COUNT
-    newest_first: bool = False
-    is_empty: bool = False
-    """It asks for the entries of a source that this service does not have."""
+MAX_PAGE = 100
+_IDS_AT_ONCE = 10
+"""Entries looked up at a time where ids are given: each may hold a body and an answer of a megabyte."""
 
 
 class DeadLetterRoutes:
     """`/v2/dlq` and below."""
 
-    def __init__(self, stores: Stores) -> None:
+    def __init__(self, settings: Settings, stores: Stores) -> None:
         self._stores = stores
+        self._limits = limits_of(settings)
+        self._egress = egress_of(settings)
 
     async def list(self, request: Request) -> Response:
-        """One page, oldest first unless `order` says otherwise."""
-        query = parse_query(_head(request).query)
-        if query.is_empty:
-            return JsonResponse({"messages": []})
-        page = await self._stores.admin.list_dead_letters(
-            cursor=query.cursor, count=query.count, newest_first=query.newest_first
-        )
-        return JsonResponse(dead_letter_page_fields(page))
+        """One page, oldest first unless `order` says otherwise, or the entries of given ids."""
+        wanted = parse_filter(parameters_of(request), DEAD_LETTERS)
+        if wanted.dlq_ids is None:
+            return JsonResponse(dead_letter_page_fields(await self._page(wanted)))
+        if len(wanted.dlq_ids) > MAX_PAGE:
+            raise InvalidRequest(f"dlqIds: {len(wanted.dlq_ids)} ids are more than the {MAX_PAGE} shown at once")
+        letters = await self._stores.admin.get_dead_letters(wanted.dlq_ids)
+        found = [letter for letter in letters if letter is not None]
+        return JsonResponse(dead_letter_page_fields(DeadLetterPage(entries=found, cursor=None)))
 
     async def get(self, request: Request) -> Response:
         """One entry."""
-        letter = await self._stores.admin.get_dead_letter(_dlq_id(request))
-        return JsonResponse(dead_letter_fields(letter)) if letter is not None else _unknown(request)
+        dlq_id = _dlq_id(request)
+        letter = await self._stores.admin.get_dead_letter(dlq_id)
+        return JsonResponse(dead_letter_fields(letter)) if letter is not None else _unknown(dlq_id)
 
     async def delete(self, request: Request) -> Response:
         """Drop one entry for good."""
-        deleted = await self._stores.admin.delete_dead_letter(_dlq_id(request))
-        return JsonResponse({}) if deleted else _unknown(request)
+        dlq_id = _dlq_id(request)
+        return JsonResponse({}) if await self._stores.admin.delete_dead_letter(dlq_id) else _unknown(dlq_id)
+
+    async def delete_many(self, request: Request) -> Response:
+        """Drop the entries of given ids, of which absent ones are passed over, or those of one page."""
+        wanted = parse_filter(parameters_of(request), DEAD_LETTERS_BULK, await read_json_object(request))
+        if wanted.dlq_ids is not None:
+            return JsonResponse({"deleted": await self._stores.admin.delete_dead_letters(wanted.dlq_ids)})
+        page = await self._page(wanted)
+        dlq_ids = [letter.dlq_id for letter in page.entries]
+        deleted = await self._stores.admin.delete_dead_letters(dlq_ids) if dlq_ids else 0
+        return JsonResponse(_bulk_fields("deleted", deleted, page.cursor))
 
     async def retry(self, request: Request) -> Response:
         """Publish an entry again as a fresh message, and take it out of the queue."""
-        override = has_configuration(_head(request))
-        if override is not None:
-            raise NotSupportedYet(f"{override}: overriding it for a retry is not supported yet")
-        letter = await self._stores.admin.get_dead_letter(_dlq_id(request))
-        message_id = None if letter is None else await self._stores.admin.retry_dead_letter(letter.dlq_id)
-        if letter is None or message_id is None:
-            _unknown(request)
-        result = {"messageId": format_message_id(message_id), "url": letter.stored.message.url}
-        return JsonResponse(result, status_code=201)
+        dlq_id = _dlq_id(request)
+        letter = await self._stores.admin.get_dead_letter(dlq_id)
+        result = None if letter is None else await self._retry(request, letter)
+        return JsonResponse(result, status_code=201) if result is not None else _unknown(dlq_id)
+
+    async def retry_many(self, request: Request) -> Response:
+        """As `retry`, for the entries of given ids, all of which must exist, or for those of one page."""
+        wanted = parse_filter(parameters_of(request), DEAD_LETTERS_BULK, await read_json_object(request))
+        if wanted.dlq_ids is None:
+            page = await self._page(wanted)
+            results = [await self._retry(request, letter) for letter in page.entries]
+            return _retried_response(results, page.cursor)
+        await self._check_all(request, wanted.dlq_ids)
+        results: list[dict[str, str] | None] = []
+        for dlq_id in wanted.dlq_ids:
+            letter = await self._stores.admin.get_dead_letter(dlq_id)
+            results.append(None if letter is None else await self._retry(request, letter))
+        return _retried_response(results, None)
+
+    async def _page(self, wanted: ParsedFilter) -> DeadLetterPage:
+        return await self._stores.admin.list_matching_dead_letters(
+            wanted.selection, cursor=wanted.cursor, count=wanted.count or MAX_PAGE, newest_first=wanted.newest_first
+        )
+
+    async def _check_all(self, request: Request, dlq_ids: tuple[str, ...]) -> None:
+        """Raise before anything was retried if one is absent, or if the request's options are not acceptable."""
+        for first in range(0, len(dlq_ids), _IDS_AT_ONCE):
+            batch = dlq_ids[first : first + _IDS_AT_ONCE]
+            for dlq_id, letter in zip(batch, await self._stores.admin.get_dead_letters(batch), strict=True):
+                if letter is None:
+                    _unknown(dlq_id)
+                self._overridden(request, letter.stored.message)
+
+    async def _retry(self, request: Request, letter: DeadLetter) -> dict[str, str] | None:
+        """The result of one, None if somebody else was faster."""
+        message = self._overridden(request, letter.stored.message)
+        admin = self._stores.admin
+        if message == letter.stored.message:
+            message_id = await admin.retry_dead_letter(letter.dlq_id)
+        else:
+            message_id = await admin.retry_dead_letter_as(letter, message)
+        return None if message_id is None else retried_fields(message_id, message.url)
+
+    def _overridden(self, request: Request, message: Message) -> Message:
+        head = _head(request)
+        changed = override(
+            message,
+            head.headers,
+            query_configuration(head.query),
+            self._limits,
+            authorization_is_payload=token_came_by_query(head),
+        )
+        if changed.extras is not None and changed != message:
+            check_callbacks(self._egress, changed.extras.callback, changed.extras.failure_callback)
+        return changed
 
 
-def parse_query(query: bytes) -> DeadLetterQuery:
-    """Read `cursor`, `count` and `order`; raises InvalidRequest for anything that would otherwise be ignored."""
-    given: dict[str, str] = {}
-    for name, value in query_parameters(query):
-        if name in _LATER:
-            raise NotSupportedYet(f"{name}: this filter is not supported yet")
-        if name in _IGNORED:
-            continue
-        if name not in ("cursor", "count", "order", "source"):
-            raise InvalidRequest(f"{quoted(name)} is not a parameter of the dead letter queue")
-        if not value:
-            raise InvalidRequest(f"{name}: the value is empty")
-        if given.setdefault(name, value) != value:
-            raise InvalidRequest(f"{name}: given twice with different values")
-    order = given.get("order", "earliestFirst")
-    if order not in ("earliestFirst", "latestFirst"):
-        raise InvalidRequest(f"order: invalid value {quoted(order)}, use earliestFirst or latestFirst")
-    return DeadLetterQuery(
-        cursor=given.get("cursor"),
-        count=_parse_count(given.get("count")),
-        newest_first=order == "latestFirst",
-        is_empty=given.get("source") == "workflow",
-    )
+def _retried_response(results: list[dict[str, str] | None], cursor: str | None) -> Response:
+    responses = [result for result in results if result is not None]
+    return JsonResponse(_bulk_fields("responses", responses, cursor), status_code=201)
 
 
-def _parse_count(text: str | None) -> int:
-    if text is None:
-        return MAX_COUNT
-    if _COUNT.fullmatch(text) is None or int(text) < 1:
-        raise InvalidRequest(f"count: invalid number {quoted(text)}, use an integer from 1 on")
-    return min(int(text), MAX_COUNT)
+def _bulk_fields(name: str, value: object, cursor: str | None) -> dict[str, Any]:
+    """`cursor` only if more candidates remain."""
+    return {name: value} if cursor is None else {name: value, "cursor": cursor}
 
 
 def _head(request: Request) -> Head:
@@ -117,5 +139,5 @@ def _dlq_id(request: Request) -> str:
     return decode_segment(request.path_params["dlq_id"])
 
 
-def _unknown(request: Request) -> Never:
-    raise NotFound(f"dead letter {quoted(_dlq_id(request))} not found")
+def _unknown(dlq_id: str) -> Never:
+    raise NotFound(f"dead letter {quoted(dlq_id)} not found")
