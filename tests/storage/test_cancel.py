@@ -64,7 +64,7 @@ async def test_a_waiting_message_is_cancelled_at_once_and_never_delivered(
     partition = look()
     record = partition.records[message_id]
     assert record.stored.state is State.CANCELED
-    assert settings.message_grace_ms - 10_000 < record.ttl_ms <= settings.message_grace_ms
+    assert settings.log_retention_ms - 10_000 < record.ttl_ms <= settings.log_retention_ms
     assert partition.letters(message_id) == logged + "QX"
     assert partition.admitted == {}
     assert await store.admin.get_message(message_id) is None

@@ -1,7 +1,7 @@
 --[[
-cancel.lua: cancel one message: at once while it waits, at the end of its attempt while it is in flight.
+cancel.lua: cancel messages: at once those that wait, at the end of their attempt those in flight.
 
-Its id stays where it waits (a lane or the ready stream) until its turn comes and is dropped there.
+Their ids stay where they wait (a lane or the ready stream) until their turn comes and are dropped there.
 
 KEYS
   1  meta    hash        description of the partition
@@ -10,56 +10,64 @@ KEYS
   4  parked  set         lanes that hold all they may
   5  log     stream      transitions
 ARGV
-  1  version   int
-  2  id        bytes
-  3  grace_ms  int  how long its record stays
-DERIVES  record and admitted set of the message
+  1  version                int
+  2  is_logged              0|1
+  3  finished_retention_ms  int    how long their records stay
+  4+ ids                    bytes
+DERIVES  record and admitted set of each message
 RETURNS
-  {"canceled"} | {"requested"} | {"already_requested"} | {"already_canceled"} | {"not_found"}
+  {"ok", word, ...}   one word per id: "canceled", "requested", "already_requested", "already_canceled", "not_found"
+                      or "error <text>"
   {"no_store"} | {"version", stored version}
-COST  O(1)
+COST  O(number of ids)
 ]]
 --@include partition
 --@include record
 --@include log
+--@include finish
 --@include lanes
-local meta, timers, ring, parked, log = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local version, id, grace_ms = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local meta, timers, ring, parked = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local version, log, retention_ms, first = ARGV[1], ARGV[2] == '1' and KEYS[5], tonumber(ARGV[3]), 4
 
 local partition, refusal = open_partition(meta, version)
 if refusal then
   return refusal
 end
+redis.call('EXISTS', timers, ring, parked, KEYS[5])
 
-local key = message_key(partition.prefix, id)
-local head = read_head(redis.call('GETRANGE', key, 0, HEAD_AND_LANE_BYTES - 1))
-if not head or head.state == DELIVERED or head.state == FAILED then
-  return {'not_found'}
-end
-if head.state == CANCELED then
-  return {'already_canceled'}
-end
-redis.call('EXISTS', timers, ring, parked, log)
-look_at_place(partition, ring, parked, head.lane)
-if head.state == ACTIVE then
-  if head.flags == CANCEL_REQUESTED then
-    return {'already_requested'}
+local function cancel(id)
+  local key = message_key(partition.prefix, id)
+  local head = read_head(redis.call('GETRANGE', key, 0, HEAD_AND_LANE_BYTES - 1))
+  if not head or head.state == DELIVERED or head.state == FAILED then
+    return 'not_found'
   end
-  head.flags = CANCEL_REQUESTED
-  -- PERSIST is a write that Redis allows when it is full; after it the others are allowed too.
+  if head.state == CANCELED then
+    return 'already_canceled'
+  end
+  look_at_place(partition, ring, parked, head.lane)
+  if head.state == ACTIVE then
+    if head.flags == CANCEL_REQUESTED then
+      return 'already_requested'
+    end
+    head.flags = CANCEL_REQUESTED
+    -- PERSIST is a write that Redis allows when it is full; after it the others are allowed too.
+    redis.call('PERSIST', key)
+    write_head(key, head)
+    log_event(log, 'Q', id)
+    return 'requested'
+  end
   redis.call('PERSIST', key)
-  write_head(key, head)
   log_event(log, 'Q', id)
-  return {'requested'}
+  finish_message(partition, log, key, id, head, CANCELED, 'X', retention_ms)
+  redis.call('ZREM', timers, id)
+  release_place(partition, ring, parked, head.lane, id)
+  return 'canceled'
 end
 
-head.state = CANCELED
-head.due_ms = partition.now_ms
-redis.call('PERSIST', key)
-write_head(key, head)
-redis.call('PEXPIRE', key, grace_ms)
-redis.call('ZREM', timers, id)
-release_place(partition, ring, parked, head.lane, id)
-log_event(log, 'Q', id)
-log_event(log, 'X', id)
-return {'canceled'}
+local reply = {'ok'}
+for at = first, #ARGV do
+  local done, word = pcall(cancel, ARGV[at])
+  reply[#reply + 1] = done and word or error_text(word)
+end
+count_finished(partition, meta)
+return reply

@@ -1,0 +1,147 @@
+"""The dead letter queue: listing by filter, and taking entries out, one or many."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Final
+
+from qstash_clone.domain.filters import Filter
+from qstash_clone.domain.message import DeadLetter, Message
+from qstash_clone.ids import MessageId
+from qstash_clone.storage.access import StoreAccess
+from qstash_clone.storage.codec import STORAGE_VERSION, decode_record, encode_message, find_lane
+from qstash_clone.storage.commands import Argument
+from qstash_clone.storage.interface import DeadLetterPage
+from qstash_clone.storage.partitions import buckets_of
+from qstash_clone.storage.places import Place, parse_cursor
+from qstash_clone.storage.publish_store import member_error
+from qstash_clone.storage.records import Records
+from qstash_clone.storage.selection import collect_page, record_filter
+from qstash_clone.storage.stream_walk import StreamEntry, StreamWalk
+
+DELETE_TOGETHER: Final = 100
+
+
+class DeadLetterStore:
+    """The part of `AdminStore` that is about dead letters."""
+
+    def __init__(self, access: StoreAccess) -> None:
+        self._access = access
+
+    async def list_dead_letters(self, *, cursor: str | None, count: int, newest_first: bool) -> DeadLetterPage:
+        return await self.list_matching_dead_letters(Filter(), cursor=cursor, count=count, newest_first=newest_first)
+
+    async def list_matching_dead_letters(
+        self, selection: Filter, *, cursor: str | None, count: int, newest_first: bool
+    ) -> DeadLetterPage:
+        walk = StreamWalk(
+            self._access.commands,
+            [(partition, keys.dlq) for partition, keys in enumerate(self._access.keys)],
+            self._access.partitions,
+            newest_first=newest_first,
+            after=parse_cursor(cursor),
+            from_ms=selection.from_ms,
+            to_ms=selection.to_ms,
+        )
+
+        def identify(entry: StreamEntry) -> MessageId | None:
+            message_id = MessageId(entry.value)
+            return message_id if selection.message_ids is None or message_id in selection.message_ids else None
+
+        records = Records(self._access)
+        found, last = await collect_page(
+            walk,
+            records,
+            count,
+            identify=identify,
+            accepts=record_filter(selection),
+            needs_attempts=selection.response_statuses is not None,
+        )
+        entries = [
+            DeadLetter(dlq_id=str(one.entry.place), stored=decode_record(one.message_id, record))
+            for one in found
+            if (record := records.whole(one.message_id)) is not None
+        ]
+        return DeadLetterPage(entries=entries, cursor=None if last is None else str(last))
+
+    async def get_dead_letter(self, dlq_id: str) -> DeadLetter | None:
+        [letter] = await self.get_dead_letters([dlq_id])
+        return letter
+
+    async def get_dead_letters(self, dlq_ids: Sequence[str]) -> list[DeadLetter | None]:
+        places = {dlq_id: place for dlq_id in dlq_ids if (place := Place.parse(dlq_id)) is not None}
+        commands: list[Sequence[Argument]] = []
+        for place in places.values():
+            partition, entry = place.entry_of(self._access.partitions)
+            commands.append(("XRANGE", self._access.keys[partition].dlq, entry, entry))
+        entries = await self._access.commands.ask_all(commands) if commands else []
+        owners = {dlq_id: MessageId(found[0][1][b"i"]) for dlq_id, found in zip(places, entries, strict=True) if found}
+        records = Records(self._access)
+        await records.peek(owners.values())
+        await records.complete(owners.values())
+        letters: dict[str, DeadLetter] = {}
+        for dlq_id, message_id in owners.items():
+            record = records.whole(message_id)
+            if record is not None:
+                letters[dlq_id] = DeadLetter(dlq_id=dlq_id, stored=decode_record(message_id, record))
+        return [letters.get(dlq_id) for dlq_id in dlq_ids]
+
+    async def delete_dead_letter(self, dlq_id: str) -> bool:
+        return await self.delete_dead_letters([dlq_id]) == 1
+
+    async def delete_dead_letters(self, dlq_ids: Sequence[str]) -> int:
+        by_partition: dict[int, list[str]] = defaultdict(list)
+        for dlq_id in dict.fromkeys(dlq_ids):
+            place = Place.parse(dlq_id)
+            if place is not None:
+                partition, entry = place.entry_of(self._access.partitions)
+                by_partition[partition].append(entry)
+        count = 0
+        for partition, entries in by_partition.items():
+            for at in range(0, len(entries), DELETE_TOGETHER):
+                count += await self._delete(partition, entries[at : at + DELETE_TOGETHER])
+        return count
+
+    async def _delete(self, partition: int, entries: Sequence[str]) -> int:
+        keys = self._access.keys[partition]
+        reply, is_repeated = await self._access.runner.run(
+            "delete_dead_letter",
+            [keys.meta, keys.dlq, keys.log],
+            [STORAGE_VERSION, int(self._access.is_logged), self._access.finished_retention_ms, *entries],
+        )
+        count = 0
+        for word in reply[1:]:
+            if word.startswith(b"error "):
+                raise member_error(word)
+            # Not there any more after a lost reply: most probably because the lost reply said "deleted".
+            count += word == b"deleted" or is_repeated
+        return count
+
+    async def retry_dead_letter(self, dlq_id: str) -> MessageId | None:
+        return await self._retry(dlq_id, b"", 0, b"")
+
+    async def retry_dead_letter_as(self, dead_letter: DeadLetter, message: Message) -> MessageId | None:
+        lane, encoded = dead_letter.stored.lane.encode(), encode_message(message)
+        return await self._retry(dead_letter.dlq_id, lane, find_lane(lane, encoded), encoded)
+
+    async def _retry(self, dlq_id: str, lane: bytes, lane_at: int, encoded: bytes) -> MessageId | None:
+        place = Place.parse(dlq_id)
+        if place is None:
+            return None
+        partition, entry = place.entry_of(self._access.partitions)
+        keys = self._access.keys[partition]
+        new_id = self._access.ids.next_id(*buckets_of(partition, self._access.partitions))
+        reply, _ = await self._access.runner.run(
+            "retry_dead_letter",
+            [keys.meta, keys.ready, keys.ring, keys.log, keys.dlq],
+            [
+                STORAGE_VERSION,
+                int(self._access.is_logged),
+                self._access.finished_retention_ms,
+                entry,
+                new_id,
+                lane,
+                lane_at,
+                encoded,
+            ],
+        )
+        return new_id if reply[0] == b"stored" else None
