@@ -82,6 +82,9 @@ LEASES_LOST = Counter("leases_lost", "Leases that were gone when their worker wa
 MESSAGES_QUARANTINED = Counter(
     "messages_quarantined", "Messages dead-lettered because they were claimed too often without a result."
 )
+DEDUPLICATION_SHED = Counter(
+    "deduplication_shed", "Deduplication records dropped before their window was over, because there were too many."
+)
 LOG_EVENTS_DROPPED = Counter("log_events_dropped", "Log events dropped because their reader was too slow.")
 
 

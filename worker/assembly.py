@@ -90,6 +90,7 @@ def assemble(
         region=settings.region,
         on_retry=lambda partition, delay_ms: timers[partition].expect(delay_ms),
         lease_ms=lease_ms,
+        max_claims=settings.max_claims,
         clock=clock,
     )
     loops = Loops(

@@ -105,7 +105,6 @@ class ClaimLoop(Loop[ClaimReport]):
             lease_until_ms = asked_ms + self._lease_ms
             for claim in batch.claims:
                 held -= 1
-                telemetry.claimed(claim, batch.now_ms)
                 self._deliver(claim, batch.signing_keys.current, lease_until_ms)
             for message_id in batch.dead_lettered:
                 telemetry.quarantined(message_id)

@@ -4,10 +4,13 @@ import asyncio
 import os
 from collections.abc import Callable
 
+import msgspec
+
 from qstash_clone.clock import Clock
+from qstash_clone.domain.callbacks import plan_callbacks
 from qstash_clone.domain.delivery import build_request
-from qstash_clone.domain.message import Claim, SettlementKind
-from qstash_clone.domain.outcome import AttemptResult, BackoffPolicy, KeptAnswer, decide
+from qstash_clone.domain.message import Claim, Settlement, SettlementKind
+from qstash_clone.domain.outcome import AttemptResult, BackoffPolicy, KeptAnswer, decide, quarantine_record
 from qstash_clone.domain.signing import sign
 from qstash_clone.errors import StorageError
 from qstash_clone.storage.interface import DeliveryStore, SettleResult
@@ -25,6 +28,8 @@ class LeaseLost(Exception):
 
 class Deliverer:
     """Delivers claims side by side.
+
+    A claim of a message that was claimed too often is settled as failed instead: it probably kills its workers.
 
     A bug met while one message is prepared or sent ends that attempt only: it is settled as a failed one, so that it
     is shown, backed off and finally dead-lettered like any other failure. A bug met after the exchange leaves the
@@ -46,6 +51,7 @@ class Deliverer:
         region: str | None,
         on_retry: Callable[[int, int], None],
         lease_ms: int,
+        max_claims: int,
         clock: Clock,
     ) -> None:
         self._store = store
@@ -60,6 +66,7 @@ class Deliverer:
         self._region = region
         self._on_retry = on_retry
         self._lease_ms = lease_ms
+        self._max_claims = max_claims
         self._clock = clock
         self._jwt_prefix = os.urandom(10).hex()
         self._jwt_count = 0
@@ -72,16 +79,10 @@ class Deliverer:
 
     async def _deliver(self, delivery: Delivery) -> None:
         try:
-            result = await self._attempt(delivery)
-            now_ms = self._redis_clocks[delivery.claim.partition].now_ms()
-            settlement = decide(delivery.claim, result, self._policy, now_ms, kept=self._kept)
-            settled = await self._settler.settle(delivery, settlement)
-            if settled is None or settled is SettleResult.STALE:
-                telemetry.attempt_stale(delivery.claim)
+            if delivery.claim.claims > self._max_claims:
+                await self._quarantine(delivery)
             else:
-                telemetry.attempt_settled(settlement, result, settled)
-                if settlement.kind is SettlementKind.RETRY:
-                    self._on_retry(delivery.claim.partition, settlement.delay_ms)
+                await self._attempt(delivery)
         except LeaseLost:
             telemetry.lease_lost(delivery.claim, "before the attempt began")
         except Exception as error:
@@ -90,11 +91,52 @@ class Deliverer:
             self._holdings.remove(delivery)
             self._slots.give_back()
 
-    async def _attempt(self, delivery: Delivery) -> AttemptResult:
+    async def _attempt(self, delivery: Delivery) -> None:
         claim = delivery.claim
         if self._clock.monotonic_ms() >= delivery.lease_until_ms:
             await self._renew(delivery)
-        body = claim.body if len(claim.body) == claim.body_bytes else await self._fetch_body(delivery)
+        body = await self._whole_body(delivery)
+        redis_clock = self._redis_clocks[claim.partition]
+        telemetry.attempt_begins(claim, redis_clock.now_ms())
+        result = await self._exchange(delivery, body)
+        settlement = decide(claim, result, self._policy, redis_clock.now_ms(), kept=self._kept)
+        if claim.message.extras is not None:
+            settlement = self._with_callbacks(settlement, result, body)
+        settled = await self._settler.settle(delivery, settlement)
+        if settled is None or settled is SettleResult.STALE:
+            telemetry.attempt_stale(claim)
+            return
+        telemetry.attempt_settled(settlement, result, settled)
+        if settlement.kind is SettlementKind.RETRY:
+            self._on_retry(claim.partition, settlement.delay_ms)
+
+    async def _quarantine(self, delivery: Delivery) -> None:
+        """If this worker dies here as well, the next one that claims the message comes here again; after as many tries
+        as there were to deliver it, the message goes without its callbacks."""
+        claim = delivery.claim
+        attempt = quarantine_record(self._max_claims)
+        settlement = Settlement(claim=claim, kind=SettlementKind.FAILED, attempt=attempt)
+        if claim.message.extras is not None and claim.claims <= 2 * self._max_claims:
+            body = await self._whole_body(delivery)
+            settlement = self._with_callbacks(settlement, AttemptResult(error=attempt.error), body)
+        if await self._settler.settle(delivery, settlement) is SettleResult.SETTLED:
+            telemetry.quarantined(claim.id)
+
+    def _with_callbacks(self, settlement: Settlement, result: AttemptResult, body: bytes) -> Settlement:
+        """The settlement with the callbacks that it leads to. A bug costs the callbacks and not the settlement:
+        otherwise the destination would get the message again and again."""
+        claim = settlement.claim
+        try:
+            callbacks = plan_callbacks(
+                claim, body, settlement, result, lambda: self._store.new_message_id(claim.partition)
+            )
+        except Exception as error:
+            telemetry.delivery_crashed(claim, error)
+            return settlement
+        return msgspec.structs.replace(settlement, callbacks=callbacks) if callbacks else settlement
+
+    async def _exchange(self, delivery: Delivery, body: bytes) -> AttemptResult:
+        claim = delivery.claim
         try:
             signature = sign(
                 delivery.signing_key,
@@ -121,7 +163,10 @@ class Deliverer:
             raise LeaseLost
         delivery.lease_until_ms = asked_ms + self._lease_ms
 
-    async def _fetch_body(self, delivery: Delivery) -> bytes:
+    async def _whole_body(self, delivery: Delivery) -> bytes:
+        claim = delivery.claim
+        if len(claim.body) == claim.body_bytes:
+            return claim.body
         backoff = Backoff()
         while True:
             try:

@@ -25,7 +25,7 @@ from qstash_clone.storage.interface import SettleResult
 from worker.events import DELIVERY_CRASHED
 
 
-def claimed(claim: Claim, redis_now_ms: int) -> None:
+def attempt_begins(claim: Claim, redis_now_ms: int) -> None:
     """An attempt is about to begin."""
     if claim.claims > 1:
         REDELIVERIES.inc()
@@ -48,6 +48,8 @@ def attempt_settled(settlement: Settlement, result: AttemptResult, settled: Sett
         more["next_delay_ms"] = settlement.delay_ms
     if claim.claims > 1:
         more["claims"] = claim.claims
+    if settlement.callbacks and settled is SettleResult.SETTLED:
+        more["callbacks"] = len(settlement.callbacks)
     emit(
         ATTEMPT_SETTLED,
         message_id=format_message_id(claim.id),

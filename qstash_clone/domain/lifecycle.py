@@ -56,9 +56,8 @@ TRANSITIONS = (
     Transition("release", _ACTIVE, State.QUEUED),
     Transition("deliver", _ACTIVE, State.DELIVERED, (LogEvent.DELIVERED,)),
     Transition("retry", _ACTIVE, State.DELAYED, (LogEvent.ERROR, LogEvent.RETRY)),
+    # Also without an attempt: claimed again and again without a result, the message may be what ends the workers.
     Transition("fail", _ACTIVE, State.FAILED, (LogEvent.ERROR, LogEvent.FAILED)),
-    # Claimed again and again without a result: no attempt ended, and the message may be what ends the workers.
-    Transition("quarantine", _ACTIVE, State.FAILED, (LogEvent.FAILED,)),
     Transition("cancel", _WAITING, State.CANCELED, (LogEvent.CANCEL_REQUESTED, LogEvent.CANCELED)),
     # The attempt under way is not cut off. If it succeeds the message is delivered after all.
     Transition("request cancellation", _ACTIVE, State.ACTIVE, (LogEvent.CANCEL_REQUESTED,)),

@@ -80,6 +80,15 @@ def decide(
     return Settlement(claim=claim, kind=SettlementKind.RETRY, delay_ms=delay_ms, attempt=attempt)
 
 
+def quarantine_record(max_claims: int) -> AttemptRecord:
+    """What is kept of a message that is given up without an attempt: it probably ends the workers that take it."""
+    return AttemptRecord(
+        status=0,
+        error=f"given up after {max_claims} claims without a result: each time the worker that had the message stopped"
+        " or lost its lease",
+    )
+
+
 def _is_non_retryable(result: AttemptResult) -> bool:
     return result.status == _NON_RETRYABLE_STATUS and any(
         name.lower() == _NON_RETRYABLE_HEADER and value.strip().lower() == "true" for name, value in result.headers

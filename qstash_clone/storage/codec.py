@@ -9,9 +9,10 @@ from typing import Final
 
 import msgspec
 
-from qstash_clone.domain.message import AttemptRecord, Claim, Message, State, StoredMessage
+from qstash_clone.domain.message import AttemptRecord, Claim, Deduplication, Message, State, StoredMessage
 from qstash_clone.errors import StorageError
 from qstash_clone.ids import MessageId
+from qstash_clone.storage.interface import DeduplicationRecord
 
 STORAGE_VERSION: Final = 1
 """Of everything in Redis: keys, records, scripts. A process refuses a store of another version."""
@@ -23,6 +24,7 @@ _HEAD: Final = struct.Struct(">BBBBHH6s6s6sBH3sI")
 HEAD_BYTES: Final = _HEAD.size
 _ATTEMPT_HEAD: Final = struct.Struct(">6sI")
 CANCEL_REQUESTED: Final = 1
+_DEDUPLICATION_ID_BYTES: Final = 12
 
 _encode_message = msgspec.msgpack.Encoder().encode
 _decode_message = msgspec.msgpack.Decoder(Message).decode
@@ -38,6 +40,19 @@ def encode_message(message: Message) -> bytes:
 def encode_attempt(attempt: AttemptRecord) -> bytes:
     """A failed attempt as settle.lua takes it."""
     return _encode_message(attempt)
+
+
+def encode_deduplication(deduplication: Deduplication | None) -> bytes:
+    """What identifies a repeat, as publish.lua takes it; empty for none."""
+    return b"" if deduplication is None else b"%b%d" % (deduplication.digest, deduplication.window_ms)
+
+
+def decode_deduplication(record: bytes) -> DeduplicationRecord:
+    """A deduplication record as publish.lua wrote it."""
+    return DeduplicationRecord(
+        message_id=MessageId(record[:_DEDUPLICATION_ID_BYTES]),
+        expires_ms=_number(record[_DEDUPLICATION_ID_BYTES:]),
+    )
 
 
 def find_lane(lane: bytes, encoded_message: bytes) -> int:
@@ -64,7 +79,7 @@ def _bounds(head: tuple[int, ...], meta_bytes: bytes) -> tuple[int, int, int]:
 def decode_claim(partition: int, entry_id: bytes, message_id: bytes, record: bytes) -> Claim:
     """A claim from what claim.lua returns; its body may be cut where the record was."""
     head = _HEAD.unpack_from(record)
-    _, _, _, claims, generation, retried, due, created, _, _, _, meta_bytes, body_bytes = head
+    _, _, _, claims, generation, retried, due, created, not_before, _, _, meta_bytes, body_bytes = head
     meta_at, body_at, body_end = _bounds(head, meta_bytes)
     return Claim(
         partition=partition,
@@ -78,7 +93,14 @@ def decode_claim(partition: int, entry_id: bytes, message_id: bytes, record: byt
         message=_decode_message(memoryview(record)[meta_at:body_at]),
         body=record[body_at:body_end],
         body_bytes=body_bytes,
+        not_before_ms=_number(not_before),
     )
+
+
+def fence_of(record: bytes) -> tuple[int, int]:
+    """Generation and claims of a record whose message need not be readable."""
+    _, _, _, claims, generation, *_ = _HEAD.unpack_from(record)
+    return generation, claims
 
 
 def body_range(record_head: bytes) -> tuple[int, int]:
@@ -98,11 +120,15 @@ def decode_record(message_id: MessageId, record: bytes) -> StoredMessage:
     lane_start = HEAD_BYTES + lane_at
     lane = record[lane_start : lane_start + lane_bytes].decode()
     last: AttemptRecord | None = None
-    for attempt in _attempts(record, body_end):
-        last = attempt
+    try:
+        message = _decode_message(record[meta_at:body_at])
+        for attempt in _attempts(record, body_end):
+            last = attempt
+    except msgspec.DecodeError as error:
+        raise StorageError(f"The record of {message_id.hex()} cannot be read: {error}") from error
     return StoredMessage(
         id=message_id,
-        message=_decode_message(record[meta_at:body_at]),
+        message=message,
         body=record[body_at:body_end],
         lane=f"h:{lane}" if lane_at else lane,
         state=_STATES[state],
@@ -117,9 +143,18 @@ def decode_record(message_id: MessageId, record: bytes) -> StoredMessage:
     )
 
 
+def decode_attempts(record: bytes) -> list[AttemptRecord]:
+    """The failed attempts of a record, in order: the entry `E` of the log with number n is the n-th."""
+    head = _HEAD.unpack_from(record)
+    return list(_attempts(record, _bounds(head, head[11])[2]))
+
+
 def _attempts(record: bytes, offset: int) -> Iterator[AttemptRecord]:
+    """Those that are whole: a record that was read in part may end within one."""
     while offset + _ATTEMPT_HEAD.size <= len(record):
         _, length = _ATTEMPT_HEAD.unpack_from(record, offset)
         offset += _ATTEMPT_HEAD.size
+        if offset + length > len(record):
+            return
         yield _decode_attempt(record[offset : offset + length])
         offset += length

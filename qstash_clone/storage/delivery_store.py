@@ -7,15 +7,25 @@ from dataclasses import dataclass
 from typing import Final
 
 from qstash_clone import observability
-from qstash_clone.domain.message import AttemptRecord, Claim, Settlement, SettlementKind, SigningKeys
+from qstash_clone.domain.message import CallbackMessage, Claim, Settlement, SettlementKind, SigningKeys
+from qstash_clone.domain.outcome import quarantine_record
 from qstash_clone.errors import StorageUnavailable
-from qstash_clone.ids import MessageId
-from qstash_clone.storage.codec import HEAD_BYTES, STORAGE_VERSION, body_range, decode_claim, encode_attempt
+from qstash_clone.ids import MessageId, MessageIdGenerator
+from qstash_clone.storage.codec import (
+    HEAD_BYTES,
+    STORAGE_VERSION,
+    body_range,
+    decode_claim,
+    encode_attempt,
+    encode_message,
+    fence_of,
+)
 from qstash_clone.storage.commands import FAULTS, Argument, RedisCommands, translate
 from qstash_clone.storage.grouping import Grouper
 from qstash_clone.storage.interface import ClaimBatch, PromoteReport, SettleResult
 from qstash_clone.storage.keys import CONSUMER_GROUP, PartitionKeys
-from qstash_clone.storage.publish_store import member_error
+from qstash_clone.storage.partitions import buckets_of
+from qstash_clone.storage.publish_store import encode_lane, member_error
 from qstash_clone.storage.scripts import ScriptRunner
 
 HEARTBEAT_SILENT_MS: Final = 10_000
@@ -25,6 +35,8 @@ CLAIM_RECORD_BYTES: Final = 65_536 + 8_192
 EXTEND_MAX_CLAIMS: Final = 500
 ADMIT_TURNS: Final = 1_000
 DEPARTED_CONSUMER_MS: Final = 600_000
+DEDUPLICATION_RECORD_BYTES: Final = 200
+"""What one deduplication record needs in Redis: key, value, two dictionary entries, and its entry in the stream."""
 
 _KINDS: Final = {SettlementKind.DELIVERED: "d", SettlementKind.RETRY: "r", SettlementKind.FAILED: "f"}
 _RESULTS: Final = {
@@ -33,8 +45,8 @@ _RESULTS: Final = {
     b"canceled": SettleResult.CANCELED,
     b"stale": SettleResult.STALE,
 }
-_Encoded = tuple[bytes, bytes, int, str, int, bytes]
-"""The six arguments of settle.lua for one attempt."""
+_Encoded = tuple[tuple[Argument, ...], int]
+"""The arguments of settle.lua for one attempt and its callbacks, and what they weigh in bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,11 +55,14 @@ class DeliveryLimits:
 
     lease_ms: int
     max_claims: int
-    record_grace_ms: int
+    finished_retention_ms: int
     """How long the record of a finished message stays."""
     dlq_retention_ms: int
+    is_logged: bool
     log_retention_ms: int
     log_max_entries: int
+    dedup_max_bytes: int
+    """0 is no limit."""
 
 
 class RedisDeliveryStore:
@@ -58,27 +73,27 @@ class RedisDeliveryStore:
         commands: RedisCommands,
         runner: ScriptRunner,
         keys: Sequence[PartitionKeys],
+        ids: MessageIdGenerator,
         limits: DeliveryLimits,
     ) -> None:
         self._commands = commands
         self._runner = runner
         self._keys = keys
+        self._ids = ids
         self._limits = limits
-        self._quarantine = encode_attempt(
-            AttemptRecord(
-                status=0,
-                error=f"given up after {limits.max_claims} claims without a result: each time the worker that had"
-                " the message stopped or lost its lease",
-            )
-        )
         self._groupers = [
-            Grouper[_Encoded, SettleResult](self._settle_caller(keys), _weigh, observability.SETTLE_GROUP_SIZE.observe)
-            for keys in self._keys
+            Grouper[_Encoded, SettleResult](
+                self._settle_caller(partition), _weigh, observability.SETTLE_GROUP_SIZE.observe
+            )
+            for partition in range(len(keys))
         ]
 
     @property
     def partitions(self) -> int:
         return len(self._keys)
+
+    def new_message_id(self, partition: int) -> MessageId:
+        return self._ids.next_id(*buckets_of(partition, len(self._keys)))
 
     async def heartbeat(self, consumer: str, capacity: int) -> None:
         share = -(-capacity // len(self._keys))
@@ -120,38 +135,49 @@ class RedisDeliveryStore:
             consumer,
             limit,
             limits.lease_ms if reclaim else 0,
-            limits.max_claims,
             CLAIM_RECORD_BYTES,
-            limits.dlq_retention_ms,
-            limits.record_grace_ms,
-            self._quarantine,
+            int(limits.is_logged),
+            limits.finished_retention_ms,
         ]
         for token in taken:
             entry_id, _, message_id = token.partition(b" ")
             args += (entry_id, message_id)
         reply, is_repeated = await self._runner.run(
-            "claim", [keys.meta, keys.ready, keys.ring, keys.parked, keys.log, keys.dlq], args
+            "claim", [keys.meta, keys.ready, keys.ring, keys.parked, keys.log], args
         )
-        _, now_ms, current_key, next_key, rang, dead, faults, *claimed = reply
+        _, now_ms, current_key, next_key, rang, faults, *claimed = reply
         for fault in faults:
             # The entry stays pending and is reclaimed when its lease is over.
             observability.emit(observability.CLAIM_FAILED, level=logging.ERROR, detail=fault.decode(errors="replace"))
         claims: list[Claim] = []
+        given_up: list[MessageId] = []
         for at in range(0, len(claimed), 3):
+            entry_id, message_id, record = claimed[at : at + 3]
             try:
-                claims.append(decode_claim(partition, *claimed[at : at + 3]))
+                claims.append(decode_claim(partition, entry_id, message_id, record))
             except (ValueError, struct.error) as error:
-                # Left to its lease, and after `max_claims` to the quarantine: it must not take the others along.
-                detail = f"The record of {claimed[at + 1].hex()} cannot be read: {error}"
+                # Left to its lease, and after `max_claims` to the dead letters: it must not take the others along.
+                detail = f"The record of {message_id.hex()} cannot be read: {error}"
                 observability.emit(observability.CLAIM_FAILED, level=logging.ERROR, detail=detail)
+                if await self._give_up(partition, entry_id, message_id, record):
+                    given_up.append(MessageId(message_id))
         return ClaimBatch(
             claims=claims,
             now_ms=now_ms,
             signing_keys=SigningKeys(current=current_key.decode(), next=next_key.decode()),
-            dead_lettered=[MessageId(message_id) for message_id in dead],
+            dead_lettered=given_up,
             # The reply that was lost may have had a doorbell in it.
             rang=rang == 1 or is_repeated,
         )
+
+    async def _give_up(self, partition: int, entry_id: bytes, message_id: bytes, record: bytes) -> bool:
+        """Dead-letter a message that no worker can read, if it was claimed too often; returns whether it was."""
+        generation, claims = fence_of(record)
+        if claims <= self._limits.max_claims:
+            return False
+        attempt = encode_attempt(quarantine_record(self._limits.max_claims))
+        arguments = (entry_id, message_id, generation, _KINDS[SettlementKind.FAILED], 0, attempt, 0)
+        return await self._groupers[partition].submit((arguments, len(attempt))) is SettleResult.SETTLED
 
     async def fetch_body(self, claim: Claim) -> bytes:
         key = self._keys[claim.partition].message(claim.id)
@@ -173,22 +199,43 @@ class RedisDeliveryStore:
         return lost
 
     async def settle(self, settlement: Settlement) -> SettleResult:
-        claim = settlement.claim
+        claim, callbacks = settlement.claim, settlement.callbacks
         attempt = b"" if settlement.attempt is None else encode_attempt(settlement.attempt)
-        return await self._groupers[claim.partition].submit(
-            (claim.entry_id, claim.id, claim.generation, _KINDS[settlement.kind], settlement.delay_ms, attempt)
+        arguments: tuple[Argument, ...] = (
+            claim.entry_id,
+            claim.id,
+            claim.generation,
+            _KINDS[settlement.kind],
+            settlement.delay_ms,
+            attempt,
+            len(callbacks),
         )
+        weight = len(attempt)
+        for callback in callbacks:
+            encoded, callback_weight = _encode_callback(callback)
+            arguments += encoded
+            weight += callback_weight
+        return await self._groupers[claim.partition].submit((arguments, weight))
 
     def _settle_caller(
-        self, keys: PartitionKeys
+        self, partition: int
     ) -> Callable[[Sequence[_Encoded]], Awaitable[Sequence[SettleResult | Exception]]]:
+        keys, limits = self._keys[partition], self._limits
         key_list = [keys.meta, keys.ready, keys.timers, keys.ring, keys.parked, keys.log, keys.dlq]
-        fixed = (STORAGE_VERSION, CONSUMER_GROUP, self._limits.record_grace_ms, self._limits.dlq_retention_ms)
+        fixed: tuple[Argument, ...] = (
+            STORAGE_VERSION,
+            CONSUMER_GROUP,
+            int(limits.is_logged),
+            limits.finished_retention_ms,
+            limits.dlq_retention_ms,
+            len(self._keys),
+            partition,
+        )
 
         async def call(group: Sequence[_Encoded]) -> list[SettleResult | Exception]:
             args: list[Argument] = [*fixed]
-            for encoded in group:
-                args.extend(encoded)
+            for arguments, _ in group:
+                args.extend(arguments)
             reply, _ = await self._runner.run("settle", key_list, args)
             return [_RESULTS.get(word) or member_error(word) for word in reply[1:]]
 
@@ -229,8 +276,30 @@ class RedisDeliveryStore:
                 DEPARTED_CONSUMER_MS,
             ],
         )
-        return reply[1]
+        return reply[1] + await self._trim_deduplication(keys, limit)
+
+    async def _trim_deduplication(self, keys: PartitionKeys, limit: int) -> int:
+        max_records = -1
+        if self._limits.dedup_max_bytes:
+            max_records = self._limits.dedup_max_bytes // (DEDUPLICATION_RECORD_BYTES * len(self._keys))
+        reply, _ = await self._runner.run(
+            "trim_deduplication", [keys.meta, keys.dedup], [STORAGE_VERSION, limit, max_records]
+        )
+        _, dropped, shed = reply
+        if shed:
+            observability.DEDUPLICATION_SHED.inc(shed)
+        return dropped
+
+
+def _encode_callback(callback: CallbackMessage) -> tuple[tuple[Argument, ...], int]:
+    """The seven arguments of settle.lua for one callback, and what they weigh."""
+    message = callback.message
+    encoded = encode_message(message.message)
+    lane, lane_at = encode_lane(message, encoded)
+    dlq_id_at = -1 if callback.dlq_id_at is None else callback.dlq_id_at
+    arguments = (message.id, message.delay_ms, lane, lane_at, encoded, message.body, dlq_id_at)
+    return arguments, len(encoded) + len(message.body)
 
 
 def _weigh(encoded: _Encoded) -> int:
-    return len(encoded[5])
+    return encoded[1]

@@ -52,7 +52,7 @@ class ClaimBatch(msgspec.Struct, frozen=True, kw_only=True):
     """Redis's clock during the call."""
     signing_keys: SigningKeys
     dead_lettered: list[MessageId]
-    """Messages that were claimed too often without a result and went to the dead letter queue instead."""
+    """Messages that cannot be read and were claimed too often: they went to the dead letter queue instead."""
     rang: bool
     """A doorbell was among the entries: a timer may be due earlier than expected."""
 
@@ -154,6 +154,10 @@ class DeliveryStore(Protocol):
         """How many partitions there are; they are numbered from 0."""
         ...
 
+    def new_message_id(self, partition: int) -> MessageId:
+        """A fresh id on this partition, for a callback of one of its messages."""
+        ...
+
     async def heartbeat(self, consumer: str, capacity: int) -> None:
         """Report a live worker and the deliveries it can hold at once, in all partitions; admits what has room."""
         ...
@@ -172,7 +176,11 @@ class DeliveryStore(Protocol):
     async def claim(
         self, partition: int, consumer: str, limit: int, *, taken: Sequence[bytes] = (), reclaim: bool = False
     ) -> ClaimBatch:
-        """Lease up to `limit` messages: the `taken` entries, new ones, and with `reclaim` those of expired leases."""
+        """Lease up to `limit` messages: the `taken` entries, new ones, and with `reclaim` those of expired leases.
+
+        One that was claimed too often without a result (`Claim.claims`) comes as well: it is to be settled as failed
+        instead of delivered.
+        """
         ...
 
     async def fetch_body(self, claim: Claim) -> bytes:
@@ -184,7 +192,7 @@ class DeliveryStore(Protocol):
         ...
 
     async def settle(self, settlement: Settlement) -> SettleResult:
-        """Write the end of an attempt; concurrent calls travel together."""
+        """Write the end of an attempt and store its callbacks; concurrent calls travel together."""
         ...
 
     async def release(self, claims: Sequence[Claim]) -> None:
@@ -196,8 +204,8 @@ class DeliveryStore(Protocol):
         ...
 
     async def expire(self, partition: int, limit: int) -> int:
-        """Drop up to about `limit` log entries, dead letters and departed workers that are past their time;
-        returns how many."""
+        """Drop up to about `limit` each of log entries, dead letters, deduplication records and departed workers that
+        are past their time or too many; returns how many."""
         ...
 
 

@@ -24,8 +24,9 @@ class PartitionKeys:
         """hash, for ever: what the partition is.
 
         `v` storage version, `cap` deliveries at once of all live workers (this
-        partition's share), `ck` and `nk` signing keys, `kr` their revision, `off` ms added to Redis's clock (tests).
-        Written by initialise, heartbeat, leave, rotate_keys.
+        partition's share), `ck` and `nk` signing keys, `kr` their revision, `off` ms added to Redis's clock (tests),
+        `fb` bytes of finished records that the log still refers to. Written by initialise, heartbeat, leave,
+        rotate_keys; `fb` by settle, claim, cancel, delete_dead_letter, retry_dead_letter, expire.
         """
         self.ready = self.prefix + b"ready"
         """stream, for ever: admitted messages, field `i` = id; the pending list of its group holds the leases.
@@ -43,9 +44,17 @@ class PartitionKeys:
         self.parked = self.prefix + b"parked"
         """set: lanes with waiting messages that hold as many places as they may; the next release returns them."""
         self.log = self.prefix + b"log"
-        """stream, retention by age and length: one entry per transition, field `e` = code, id, details."""
+        """stream, retention by age, length and bytes: one entry per transition, field `e` = code, id, details.
+
+        Empty with `message_log` off. Trimmed by expire.
+        """
         self.dlq = self.prefix + b"dlq"
         """stream, retention by age: dead letters, field `i` = id; its entry id is the DLQ id."""
+        self.dedup = self.prefix + b"dedup"
+        """stream, one entry per deduplication record in order of creation, field `d` = digest, end of the window.
+
+        Written by publish, trimmed by trim_deduplication.
+        """
         self.workers = self.prefix + b"workers"
         """sorted set: live worker -> time of its last heartbeat in ms. Written by heartbeat and leave."""
         self.capacity = self.prefix + b"capacity"
@@ -57,6 +66,13 @@ class PartitionKeys:
         Written by publish, claim, settle, promote, release, cancel, retry_dead_letter; scripts derive it.
         """
         return self.prefix + b"m" + message_id
+
+    def deduplication(self, digest: bytes) -> bytes:
+        """string, until its window is over: the id of the first message with that digest, end of the window.
+
+        Written by publish; dropped by clear_deduplication, and by trim_deduplication if there are too many.
+        """
+        return self.prefix + b"d" + digest
 
     def lane(self, lane: str) -> bytes:
         """list, while messages wait: ids in the waiting line of a lane; scripts derive it."""

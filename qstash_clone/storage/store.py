@@ -9,7 +9,7 @@ from qstash_clone import observability
 from qstash_clone.errors import StoreIncompatible
 from qstash_clone.ids import MessageIdGenerator
 from qstash_clone.settings import Settings
-from qstash_clone.storage.admin_store import RedisAdminStore, new_signing_key
+from qstash_clone.storage.admin_store import RedisAdminStore
 from qstash_clone.storage.codec import STORAGE_VERSION
 from qstash_clone.storage.commands import Argument, RedisCommands
 from qstash_clone.storage.connection import EngineFacts, check_engine, open_client
@@ -17,6 +17,7 @@ from qstash_clone.storage.delivery_store import DeliveryLimits, RedisDeliverySto
 from qstash_clone.storage.keys import CONSUMER_GROUP, PartitionKeys, store_key
 from qstash_clone.storage.publish_store import RedisPublishStore
 from qstash_clone.storage.scripts import REPLAY_WINDOW_MS, Script, ScriptRunner
+from qstash_clone.storage.signing_key_store import new_signing_key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,22 +53,36 @@ async def open_store(settings: Settings, *, client_name: str = "qstash-clone") -
         await initialise()
         runner = ScriptRunner(commands, initialise)
         ids = MessageIdGenerator()
+        # With a log, finished records stay for it; in any case until no call is repeated any more.
+        kept_ms = settings.log_retention_ms if settings.message_log else settings.message_grace_ms
+        finished_retention_ms = max(kept_ms, REPLAY_WINDOW_MS)
         return Store(
-            publishing=RedisPublishStore(runner, keys, ids),
+            publishing=RedisPublishStore(runner, keys, ids, is_logged=settings.message_log),
             delivery=RedisDeliveryStore(
                 commands,
                 runner,
                 keys,
+                ids,
                 DeliveryLimits(
                     lease_ms=settings.lease_ms,
                     max_claims=settings.max_claims,
-                    record_grace_ms=max(settings.message_grace_ms, REPLAY_WINDOW_MS),
+                    finished_retention_ms=finished_retention_ms,
+                    is_logged=settings.message_log,
+                    dedup_max_bytes=settings.dedup_max_bytes or engine.max_memory_bytes // 10,
                     dlq_retention_ms=settings.dlq_retention_ms,
                     log_retention_ms=settings.log_retention_ms,
                     log_max_entries=settings.log_max_entries,
                 ),
             ),
-            admin=RedisAdminStore(commands, runner, keys, ids, message_grace_ms=settings.message_grace_ms),
+            admin=RedisAdminStore(
+                commands,
+                runner,
+                keys,
+                ids,
+                message_grace_ms=settings.message_grace_ms,
+                is_logged=settings.message_log,
+                finished_retention_ms=finished_retention_ms,
+            ),
             engine=engine,
             commands=commands,
         )

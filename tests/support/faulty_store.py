@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from qstash_clone.domain.message import Claim, Settlement
 from qstash_clone.errors import StorageError, StorageUnavailable
+from qstash_clone.ids import MessageId
 from qstash_clone.storage.interface import ClaimBatch, DeliveryStore, PromoteReport, SettleResult
 
 ResultT = TypeVar("ResultT")
@@ -56,6 +57,9 @@ class FaultyStore:
     @property
     def partitions(self) -> int:
         return self._inner.partitions
+
+    def new_message_id(self, partition: int) -> MessageId:
+        return self._inner.new_message_id(partition)
 
     async def heartbeat(self, consumer: str, capacity: int) -> None:
         await self._through("heartbeat", lambda: self._inner.heartbeat(consumer, capacity))

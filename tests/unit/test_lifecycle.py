@@ -97,7 +97,7 @@ def test_every_attempt_that_starts_is_logged() -> None:
             ("publish", "claim", "request cancellation", "release", "cancel instead of claiming"),
             "CREATED ACTIVE CANCEL_REQUESTED CANCELED",
         ),
-        (("publish", "claim", "reclaim", "quarantine"), "CREATED ACTIVE ACTIVE FAILED"),
+        (("publish", "claim", "reclaim", "fail"), "CREATED ACTIVE ACTIVE ERROR FAILED"),
     ],
 )
 def test_logs_are_those_of_the_protocol(verbs: tuple[str, ...], log: str) -> None:

@@ -82,10 +82,10 @@ def test_the_store_has_the_last_word_on_the_decision(events: list[dict[str, Any]
 
 def test_lateness_is_that_of_first_claims_only() -> None:
     count, total, redeliveries = DELIVERY_LATENESS.count, DELIVERY_LATENESS.sum, REDELIVERIES.value
-    telemetry.claimed(make_claim(), 3_500)
+    telemetry.attempt_begins(make_claim(), 3_500)
     assert (DELIVERY_LATENESS.count, REDELIVERIES.value) == (count + 1, redeliveries)
     assert DELIVERY_LATENESS.sum == pytest.approx(total + 2.5)
-    telemetry.claimed(make_claim(claims=2), 100_000)
+    telemetry.attempt_begins(make_claim(claims=2), 100_000)
     assert (DELIVERY_LATENESS.count, REDELIVERIES.value) == (count + 1, redeliveries + 1)
 
 

@@ -2,7 +2,7 @@
 claim.lua: lease messages: entries already taken by a blocking read, those of expired leases, and new ones.
 
 Repeated with the same taken entries it returns the same leases again. Other leases whose reply was lost expire.
-Counts the claim before the work, so that a message that kills its workers is dead-lettered after `max_claims`.
+Counts the claim before the work, so that the worker that gets a message that kills its workers can tell.
 
 KEYS
   1  meta    hash    description of the partition
@@ -10,46 +10,44 @@ KEYS
   3  ring    list    lanes with waiting messages
   4  parked  set     lanes that hold all they may
   5  log     stream  transitions
-  6  dlq     stream  dead letters
 ARGV
-  1  version           int
-  2  group             string
-  3  consumer          string  the worker asking
-  4  limit             int     at most this many messages
-  5  lease_ms          int     reclaim entries idle for this long; 0 for none
-  6  max_claims        int
-  7  record_bytes      int     return at most this much of a record, or its fixed part if that is more
-  8  dlq_retention_ms  int
-  9  grace_ms          int     how long a finished message stays readable
-  10  quarantine       bytes   encoded attempt to keep with a message that was claimed too often
-  11+ taken            two per entry: entry id, message id or "" for a doorbell
+  1  version                int
+  2  group                  string
+  3  consumer               string  the worker asking
+  4  limit                  int     at most this many messages
+  5  lease_ms               int     reclaim entries idle for this long; 0 for none
+  6  record_bytes           int     return at most this much of a record, or its fixed part if that is more
+  7  is_logged              0|1
+  8  finished_retention_ms  int     how long the record of a cancelled message stays
+  9+ taken                  two per entry: entry id, message id or "" for a doorbell
 DERIVES  record, waiting list and admitted set of each message
 RETURNS
-  {"ok", now ms, current key, next key, rang 0|1, {dead-lettered id, ...}, {fault, ...}, entry id, id, record, ...}
+  {"ok", now ms, current key, next key, rang 0|1, {fault, ...}, entry id, id, record, ...}
   {"no_store"} | {"version", stored version}
 COST  O(limit)
 ]]
 --@include partition
 --@include record
 --@include log
+--@include finish
 --@include lanes
---@include dead_letter
-local meta, ready, ring, parked, log, dlq = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local meta, ready, ring, parked = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local version, group, consumer, limit = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
-local lease_ms, max_claims, record_bytes = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
-local dlq_retention_ms, grace_ms, quarantine, first_taken = tonumber(ARGV[8]), tonumber(ARGV[9]), ARGV[10], 11
+local lease_ms, record_bytes, log = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7] == '1' and KEYS[5]
+local finished_retention_ms, first_taken = tonumber(ARGV[8]), 9
 
 local partition, refusal = open_partition(meta, version)
 if refusal then
   return refusal
 end
-redis.call('EXISTS', ring, parked, log, dlq)
+redis.call('EXISTS', ring, parked, KEYS[5])
 write_when_full(ready, group)
 
 local REPLY_BYTES = 1048576
+local MOST_CLAIMS = 255 -- as many as a record can count
 local NEW, TAKEN, EXPIRED = 1, 2, 3 -- where an entry comes from
-local rang, dropped, dead, faults, reply_bytes = 0, 0, {}, {}, 0
-local reply = {'ok', partition.now_ms, partition.current_key, partition.next_key, 0, dead, faults}
+local rang, dropped, faults, reply_bytes = 0, 0, {}, 0
+local reply = {'ok', partition.now_ms, partition.current_key, partition.next_key, 0, faults}
 
 -- A fault at one entry leaves that entry pending: it is taken again when its lease is over.
 local function guarded(step, ...)
@@ -66,7 +64,7 @@ local function drop(entry_id)
 end
 
 -- The entry goes last: a step that breaks off leaves a message that is looked at again when its lease is over.
-local function finish(entry_id, lane, id)
+local function leave(entry_id, lane, id)
   drop(entry_id)
   release_place(partition, ring, parked, lane, id)
 end
@@ -103,17 +101,14 @@ local function lease(entry_id, id, source)
   if head.state ~= QUEUED and head.state ~= ACTIVE then
     -- Cancelled while it waited, or a settlement that broke off.
     look_at_place(partition, ring, parked, head.lane)
-    finish(entry_id, head.lane, id)
+    leave(entry_id, head.lane, id)
     return
   end
   if head.flags == CANCEL_REQUESTED then
     -- The attempt that was under way was lost or handed back: the cancellation wins.
     look_at_place(partition, ring, parked, head.lane)
-    head.state, head.due_ms = CANCELED, partition.now_ms
-    write_head(key, head)
-    redis.call('PEXPIRE', key, grace_ms)
-    finish(entry_id, head.lane, id)
-    log_event(log, 'X', id)
+    finish_message(partition, log, key, id, head, CANCELED, 'X', finished_retention_ms)
+    leave(entry_id, head.lane, id)
     return
   end
   if head.state == ACTIVE and source == TAKEN then
@@ -122,15 +117,7 @@ local function lease(entry_id, id, source)
     return
   end
   head.generation = (head.generation + 1) % GENERATIONS
-  if head.claims >= max_claims then
-    look_at_place(partition, ring, parked, head.lane)
-    append_attempt(key, partition.now_ms, quarantine)
-    dead_letter(partition, dlq, log, key, id, head, dlq_retention_ms)
-    finish(entry_id, head.lane, id)
-    dead[#dead + 1] = id
-    return
-  end
-  head.claims = head.claims + 1
+  head.claims = math.min(head.claims + 1, MOST_CLAIMS)
   head.state = ACTIVE
   write_head(key, head)
   log_event(log, 'A', id)
@@ -179,6 +166,7 @@ if limit > 0 then
   end
 end
 
+count_finished(partition, meta)
 if dropped > 0 then
   admit(partition, ready, ring, parked, dropped + 8)
 end

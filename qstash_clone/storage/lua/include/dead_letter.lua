@@ -1,11 +1,8 @@
 --[[
-dead_letter.lua: a message ends undelivered and stays for inspection.
+dead_letter.lua: where a message that ends undelivered stays for inspection.
 ]]
-local function dead_letter(partition, dlq, log, key, id, head, retention_ms)
-  redis.call('XADD', dlq, '*', 'i', id)
-  head.state = FAILED
-  head.due_ms = partition.now_ms
-  write_head(key, head)
-  redis.call('PEXPIRE', key, retention_ms)
-  log_event(log, 'F', id)
+-- The id by which callers know it: the entry's, with the partition in its sequence.
+local function add_dead_letter(dlq, id, partitions, number)
+  local ms, sequence = string.match(redis.call('XADD', dlq, '*', 'i', id), '^(%d+)-(%d+)$')
+  return ms .. '-' .. string.format('%.0f', sequence * partitions + number)
 end

@@ -1,9 +1,13 @@
 --[[
-log.lua: one compact entry per transition: a letter, the message's id, details.
+log.lua: one compact entry per transition: a letter, the message's id, details. No entry where `log` is false.
 
-C created, A active, D delivered, F failed, Q cancel requested, X canceled: no details.
+C created, A active, F failed, Q cancel requested: no details.
 E error: attempt, 4 bytes. R retry: due time in ms, 6 bytes.
+D delivered, X canceled: what the finished message counts in bytes, 4 bytes, see finish.lua.
+Z is no transition: a dead letter was taken out of the queue; 4 bytes as for D and X. Readers pass over it.
 ]]
 local function log_event(log, letter, id, details)
-  redis.call('XADD', log, '*', 'e', letter .. id .. (details or ''))
+  if log then
+    redis.call('XADD', log, '*', 'e', letter .. id .. (details or ''))
+  end
 end
