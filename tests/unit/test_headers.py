@@ -1,10 +1,13 @@
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qstash_clone.domain.deduplication import DeduplicationRequest
 from qstash_clone.domain.header_values import MAX_LABEL_CHARACTERS, MAX_LABELS
 from qstash_clone.domain.headers import PublishOptions, parse_options
 from qstash_clone.domain.limits import Limits
+from qstash_clone.domain.message import Redaction
 from qstash_clone.errors import CallerError, InvalidRequest, NotSupportedYet, QuotaExceeded
 
 LIMITS = Limits(
@@ -100,6 +103,12 @@ def test_methods_in_any_case(method: str) -> None:
         ("Upstash-Header-Forward", "yes", 'invalid boolean "yes", use true or false'),
         ("Upstash-Header-Forward", "", 'invalid boolean "", use true or false'),
         ("Upstash-Content-Based-Deduplication", "x", 'invalid boolean "x", use true or false'),
+        ("Upstash-Deduplication-Id", "a:b", '"a:b" contains a colon or a blank'),
+        ("Upstash-Deduplication-Id", "a b", '"a b" contains a colon or a blank'),
+        ("Upstash-Deduplication-Id", "", "the id is empty"),
+        ("Upstash-Deduplication-Window", "10 m", 'invalid duration "10 m"'),
+        ("Upstash-Deduplication-Window", "0s", '"0s" is less than 1s'),
+        ("Upstash-Redact-Fields", "body,url", 'invalid field "url", use body, header or header[Name]'),
         ("Upstash-Label", "ok," + "a" * 257, f'"{"a" * 100}" has more than {MAX_LABEL_CHARACTERS} characters'),
         ("Upstash-Label", "a\tb", '"a\ufffdb" contains a control character'),
         ("Upstash-Label", "a\xc2\x85b", '"a\ufffdb" contains a control character'),
@@ -125,6 +134,7 @@ def test_malformed_settings_are_refused(header: str, value: str, error: str) -> 
         ("Upstash-Retries", "9" * 100, f'"{"9" * 100}" is over the maximum of 100'),
         ("Upstash-Timeout", "2h1s", '"2h1s" is over the maximum of 7200s'),
         ("Upstash-Delay", "366d", '"366d" is over the maximum of 31536000s'),
+        ("Upstash-Deduplication-Window", "366d", '"366d" is over the maximum of 31536000s'),
         ("Upstash-Delay", "9" * 200, f'"{"9" * 100}" is over the maximum of 31536000s'),
     ],
 )
@@ -171,6 +181,80 @@ def test_what_is_not_served_yet_says_so(header: str) -> None:
 @pytest.mark.parametrize("flag", ["false", "False", "0"])
 def test_content_based_deduplication_may_be_declined(flag: str) -> None:
     assert parse(("Upstash-Content-Based-Deduplication", flag)) == parse()
+
+
+def test_deduplication_by_id() -> None:
+    for options in (
+        parse(("Upstash-Deduplication-Id", " order-7 ")),
+        parse(("Upstash-Deduplication-Id", "order-7"), ("Upstash-Content-Based-Deduplication", "True")),
+        parse(query=[("Upstash-Deduplication-Id", "order-7"), ("Upstash-Content-Based-Deduplication", "1")]),
+    ):
+        assert options.deduplication == DeduplicationRequest(window_ms=90 * 86_400_000, id="order-7")
+
+
+@pytest.mark.parametrize("flag", ["true", "True", "TRUE", "1"])
+def test_deduplication_by_content(flag: str) -> None:
+    given = [
+        ("Content-Type", "text/plain"),
+        ("Upstash-Content-Based-Deduplication", flag),
+        ("Upstash-Telemetry-Sdk", "x"),
+        ("Upstash-Retries", "1"),
+        ("Upstash-Forward-X", "1"),
+        ("Upstash-Unknown", "1"),
+    ]
+    assert parse(*given, query=[("upstash-retries", "2"), ("upstash-delay", "1s")]).deduplication == (
+        DeduplicationRequest(
+            window_ms=90 * 86_400_000,
+            content_headers=(
+                (b"upstash-delay", b"1s"),
+                (b"upstash-forward-x", b"1"),
+                (b"upstash-retries", b"1"),
+                (b"upstash-unknown", b"1"),
+            ),
+        )
+    )
+    limits = msgspec.structs.replace(LIMITS, content_hash_scope="forwarded", deduplication_window_ms=600_000)
+    assert parse_options(encode(given), (), limits).deduplication == DeduplicationRequest(
+        window_ms=600_000,
+        scope="forwarded",
+        content_headers=((b"content-type", b"text/plain"), (b"upstash-forward-x", b"1")),
+    )
+
+
+def test_deduplication_window() -> None:
+    def parsed(window: str, **changes: int) -> DeduplicationRequest | None:
+        headers = encode([("Upstash-Deduplication-Id", "a"), ("Upstash-Deduplication-Window", window)])
+        return parse_options(headers, (), msgspec.structs.replace(LIMITS, **changes)).deduplication
+
+    assert parsed("1h") == DeduplicationRequest(window_ms=3_600_000, id="a")
+    assert parsed("1") == DeduplicationRequest(window_ms=1000, id="a")
+    assert parsed("365d") == DeduplicationRequest(window_ms=31_536_000_000, id="a")
+    two_years_ms = 730 * 86_400_000
+    assert parsed("730d", deduplication_window_ms=two_years_ms) == DeduplicationRequest(window_ms=two_years_ms, id="a")
+    with pytest.raises(QuotaExceeded) as caught:
+        parsed("731d", deduplication_window_ms=two_years_ms)
+    assert str(caught.value) == 'Upstash-Deduplication-Window: "731d" is over the maximum of 63072000s'
+
+
+def test_a_deduplication_window_alone_deduplicates_nothing() -> None:
+    assert parse(("Upstash-Deduplication-Window", "1h")) == parse()
+
+
+def test_deduplication_ids_may_be_relaxed() -> None:
+    headers = encode([("Upstash-Deduplication-Id", "a:b c")])
+    with pytest.raises(InvalidRequest):
+        parse_options(headers, (), LIMITS)
+    relaxed = msgspec.structs.replace(LIMITS, strict_deduplication_ids=False)
+    assert parse_options(headers, (), relaxed).deduplication == DeduplicationRequest(
+        window_ms=90 * 86_400_000, id="a:b c"
+    )
+
+
+def test_redaction() -> None:
+    assert parse(
+        ("Upstash-Redact-Fields", "body, header[X-API-key]"), ("Upstash-Redact-Fields", "headers[b]")
+    ).redaction == Redaction(body=True, header_names=("X-Api-Key", "B"))
+    assert parse(("Upstash-Redact-Fields", " ")).redaction is None
 
 
 @pytest.mark.parametrize(
@@ -359,6 +443,13 @@ _names = st.sampled_from(
         "upstash-timeout",
         "upstash-label",
         "upstash-callback",
+        "upstash-callback-retries",
+        "upstash-failure-callback",
+        "upstash-failure-callback-forward-x",
+        "upstash-deduplication-id",
+        "upstash-deduplication-window",
+        "upstash-content-based-deduplication",
+        "upstash-redact-fields",
         "upstash-forward-x",
         "upstash-forward-host",
         "content-type",
@@ -366,7 +457,9 @@ _names = st.sampled_from(
         "x-y",
     ]
 ).map(str.encode)
-_values = st.one_of(st.binary(max_size=20), st.sampled_from([b"1", b"10s", b"true", b"GET", b"a,b", b"retried"]))
+_values = st.one_of(
+    st.binary(max_size=20), st.sampled_from([b"1", b"10s", b"true", b"GET", b"a,b", b"retried", b"body", b"http://e"])
+)
 _lines = st.lists(st.tuples(_names, _values), max_size=6)
 _query_names = st.one_of(_names, st.binary(max_size=8).map(lambda raw: b"upstash-forward-" + raw))
 

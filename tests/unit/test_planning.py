@@ -3,6 +3,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from qstash_clone.domain.deduplication import DeduplicationRequest, digest_of_content, digest_of_id
 from qstash_clone.domain.destination import (
     Destination,
     GroupDestination,
@@ -12,8 +13,8 @@ from qstash_clone.domain.destination import (
 )
 from qstash_clone.domain.headers import PublishOptions
 from qstash_clone.domain.limits import Limits
-from qstash_clone.domain.message import Message, NewMessage
-from qstash_clone.domain.planning import plan_publish
+from qstash_clone.domain.message import CallbackSpec, Deduplication, Extras, Message, NewMessage, Redaction
+from qstash_clone.domain.planning import plan_deduplication, plan_publish
 from qstash_clone.errors import NotFound, NotSupportedYet, QuotaExceeded
 from qstash_clone.ids import MessageId
 
@@ -90,3 +91,58 @@ def test_no_url_group_exists() -> None:
 def test_llm_is_not_served_yet() -> None:
     with pytest.raises(NotSupportedYet, match=r"^api/llm: not supported yet$"):
         plan(LlmDestination())
+
+
+def test_most_messages_have_no_extras() -> None:
+    assert plan().message.extras is None
+
+
+@pytest.mark.parametrize(
+    "extras",
+    [
+        {"callback": CallbackSpec(url="https://c.example")},
+        {"failure_callback": CallbackSpec(url="https://f.example")},
+        {"redaction": Redaction(body=True)},
+    ],
+)
+def test_extras_travel_with_the_message(extras: dict[str, Any]) -> None:
+    assert plan(**extras).message.extras == Extras(**extras)
+
+
+def test_no_deduplication_unless_it_is_asked_for() -> None:
+    assert plan_deduplication(destination("https://e.com"), OPTIONS, b"") is None
+    assert plan().deduplication is None
+
+
+@pytest.mark.parametrize(
+    ("to", "text"),
+    [
+        (destination("https://E.com/a?b"), "https://E.com/a?b"),
+        (GroupDestination("my-group"), "my-group"),
+        (LlmDestination(), "api/llm"),
+    ],
+)
+def test_deduplication(to: Destination, text: str) -> None:
+    by_content = DeduplicationRequest(window_ms=5000, content_headers=((b"upstash-retries", b"1"),))
+    options = msgspec.structs.replace(OPTIONS, deduplication=by_content)
+    digest = digest_of_content(
+        scope="all-upstash", destination=text, queue_name=None, headers=by_content.content_headers, body=b"1"
+    )
+    assert plan_deduplication(to, options, b"1") == Deduplication(digest=digest, window_ms=5000)
+    options = msgspec.structs.replace(OPTIONS, deduplication=DeduplicationRequest(window_ms=5000, id="a"))
+    assert plan_deduplication(to, options, b"1") == Deduplication(digest=digest_of_id("a"), window_ms=5000)
+
+
+def test_deduplication_travels_with_the_message() -> None:
+    deduplication = Deduplication(digest=b"\x07" * 16, window_ms=5000)
+    planned = plan_publish(
+        ID,
+        destination("https://e.com"),
+        OPTIONS,
+        b"",
+        "203.0.113.9",
+        limits=LIMITS,
+        now_ms=NOW_MS,
+        deduplication=deduplication,
+    )
+    assert planned.deduplication == deduplication
