@@ -2,7 +2,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qstash_clone.domain.header_names import canonical_name, check_value, forwardable_name, incoming_name
+from qstash_clone.domain.header_names import (
+    canonical_name,
+    check_value,
+    forwardable_name,
+    header_map,
+    incoming_name,
+    is_header_name,
+)
 from qstash_clone.errors import InvalidRequest
 
 
@@ -108,3 +115,14 @@ def test_control_characters_are_refused_without_showing_the_value(byte: int, bef
     with pytest.raises(InvalidRequest) as caught:
         check_value("Upstash-Forward-X", before + bytes([byte]) + after)
     assert str(caught.value) == "Upstash-Forward-X: the value contains a control character"
+
+
+@pytest.mark.parametrize(("name", "is_one"), [(b"X-1", True), (b"a_b!", True), (b"", False), (b"a b", False)])
+def test_header_names(name: bytes, is_one: bool) -> None:
+    assert is_header_name(name) == is_one
+
+
+def test_header_lines_as_a_map() -> None:
+    lines = (("X", "1"), ("Y", "caf\xc3\xa9"), ("X", "2"), ("Z", "caf\xe9"))
+    assert header_map(lines) == {"X": ["1", "2"], "Y": ["caf\xe9"], "Z": ["caf\xe9"]}
+    assert header_map(()) == {}
