@@ -22,7 +22,7 @@ from qstash_clone.domain.header_values import (
     parse_text,
     text_of,
 )
-from qstash_clone.domain.limits import Limits, over_period, over_retries
+from qstash_clone.domain.limits import MAX_DEDUPLICATION_WINDOW_MS, Limits, over_period, over_retries
 from qstash_clone.domain.message import CallbackSpec, Headers, Redaction
 from qstash_clone.domain.redaction import parse_redaction
 from qstash_clone.errors import NotSupportedYet
@@ -226,8 +226,8 @@ def _check_limits(draft: _Draft, limits: Limits, settings: dict[bytes, bytes]) -
     if draft.delay_ms > limits.max_delay_ms and draft.not_before_ms is None:
         raise over_period(*_given(settings, b"upstash-delay"), limits.max_delay_ms)
     window_ms = draft.deduplication_window_ms
-    if window_ms is not None and window_ms > limits.max_deduplication_window_ms:
-        raise over_period(*_given(settings, b"upstash-deduplication-window"), limits.max_deduplication_window_ms)
+    if window_ms is not None and window_ms > MAX_DEDUPLICATION_WINDOW_MS:
+        raise over_period(*_given(settings, b"upstash-deduplication-window"), MAX_DEDUPLICATION_WINDOW_MS)
 
 
 def _given(settings: dict[bytes, bytes], name: bytes) -> tuple[str, str]:

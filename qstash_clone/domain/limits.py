@@ -7,7 +7,7 @@ from qstash_clone.domain.quoting import quoted
 from qstash_clone.errors import QuotaExceeded
 
 _DAY_MS = 86_400_000
-_YEAR_MS = 365 * _DAY_MS
+MAX_DEDUPLICATION_WINDOW_MS = 365 * _DAY_MS
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,11 +23,6 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     content_hash_scope: ContentScope = "all-upstash"
     strict_deduplication_ids: bool = True
     """Refuse ids with colons or blanks."""
-
-    @property
-    def max_deduplication_window_ms(self) -> int:
-        """A year, or the configured window if that is longer."""
-        return max(self.deduplication_window_ms, _YEAR_MS)
 
 
 def over_retries(header: str, text: str, limits: Limits) -> QuotaExceeded:
