@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from qstash_clone.domain.message import Deduplication
 from qstash_clone.errors import StorageError
 from qstash_clone.ids import MessageId
 from qstash_clone.settings import Settings
@@ -16,7 +17,19 @@ from qstash_clone.storage.keys import PartitionKeys
 from qstash_clone.storage.store import Store
 from tests.storage.conftest import AgeLeases, Look, MoveClock
 from tests.support.damage import damaged
-from tests.support.messages import LANE, claim_all, claim_one, delivered, failed, new_message, publish, retry
+from tests.support.messages import (
+    CALLBACK_LANE,
+    LANE,
+    claim_all,
+    claim_one,
+    delivered,
+    failed,
+    new_callback,
+    new_message,
+    publish,
+    reported,
+    retry,
+)
 
 Step = Callable[[], Awaitable[object]]
 Begin = Callable[["Scene"], Awaitable[tuple[MessageId, Step]]]
@@ -75,12 +88,9 @@ async def claim_cancelled_while_ready(scene: Scene) -> tuple[MessageId, Step]:
     return message_id, lambda: claim_all(scene.store)
 
 
-async def quarantine(scene: Scene) -> tuple[MessageId, Step]:
-    message_id = await publish(scene.store)
-    for _ in range(scene.settings.max_claims):
-        await claim_one(scene.store, reclaim=True)
-        await scene.age()
-    return message_id, lambda: claim_all(scene.store, reclaim=True)
+async def publish_once(scene: Scene) -> tuple[MessageId, Step]:
+    message = new_message(scene.store, deduplication=Deduplication(digest=DIGEST, window_ms=60_000))
+    return message.id, lambda: scene.store.publishing.publish(message)
 
 
 async def settle_delivered(scene: Scene) -> tuple[MessageId, Step]:
@@ -99,6 +109,20 @@ async def settle_failed(scene: Scene) -> tuple[MessageId, Step]:
     message_id = await publish(scene.store)
     claim = await claim_one(scene.store)
     return message_id, lambda: scene.store.delivery.settle(failed(claim))
+
+
+async def settle_with_a_callback(scene: Scene) -> tuple[MessageId, Step]:
+    await publish(scene.store)
+    callback = new_callback(scene.store, delay_ms=500)
+    settlement = reported(failed(await claim_one(scene.store)), callback)
+    return callback.message.id, lambda: scene.store.delivery.settle(settlement)
+
+
+async def settle_with_a_callback_to_the_same_host(scene: Scene) -> tuple[MessageId, Step]:
+    message_id = await publish(scene.store)
+    callback = new_callback(scene.store, lane=LANE)
+    settlement = reported(delivered(await claim_one(scene.store)), callback)
+    return message_id, lambda: scene.store.delivery.settle(settlement)
 
 
 async def settle_cancelled(scene: Scene) -> tuple[MessageId, Step]:
@@ -205,15 +229,17 @@ BEGINNINGS: list[Begin] = [
     publish_due,
     publish_into_a_full_lane,
     publish_for_later,
+    publish_once,
     claim_new,
     claim_taken,
     claim_expired,
     claim_after_cancellation,
     claim_cancelled_while_ready,
-    quarantine,
     settle_delivered,
     settle_retry,
     settle_failed,
+    settle_with_a_callback,
+    settle_with_a_callback_to_the_same_host,
     settle_cancelled,
     settle_and_admit,
     settle_and_unpark,
@@ -231,7 +257,11 @@ BEGINNINGS: list[Begin] = [
     leave,
     expire,
 ]
-KEYS = ["ready", "timers", "ring", "parked", "log", "dlq", "workers", "capacity", "record", "lane", "places"]
+KEYS = [
+    "ready", "timers", "ring", "parked", "log", "dlq", "dedup", "workers", "capacity",
+    "record", "lane", "places", "callbacks' lane", "digest",
+]  # fmt: skip
+DIGEST = bytes(range(16))
 
 
 async def drain(scene: Scene) -> None:
@@ -260,7 +290,13 @@ async def test_a_step_that_breaks_off(
 ) -> None:
     scene = Scene(store, settings, age_leases, move_clock, look)
     message_id, step = await begin(scene)
-    key = {"record": keys.message(message_id), "lane": keys.lane(LANE), "places": keys.admitted(LANE)}.get(failing)
+    key = {
+        "record": keys.message(message_id),
+        "lane": keys.lane(LANE),
+        "places": keys.admitted(LANE),
+        "callbacks' lane": keys.lane(CALLBACK_LANE),
+        "digest": keys.deduplication(DIGEST),
+    }.get(failing)
     async with damaged(redis_client, key or getattr(keys, failing)):
         with contextlib.suppress(StorageError):
             await step()

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from qstash_clone.domain.message import Claim, State
+from qstash_clone.domain.outcome import quarantine_record
 from qstash_clone.ids import MessageId
 from qstash_clone.settings import Settings
 from qstash_clone.storage.codec import HEAD_BYTES, encode_message
@@ -44,6 +45,7 @@ async def test_a_claim_carries_the_message_as_published(store: Store) -> None:
         claims=1,
         created_ms=claim.created_ms,
         due_ms=claim.created_ms,
+        not_before_ms=claim.created_ms,
         message=message.message,
         body=message.body,
         body_bytes=7,
@@ -185,25 +187,53 @@ async def test_a_lost_reply_leaves_new_messages_to_the_lease(
     assert (claim.id, claim.generation, claim.claims) == (message_id, 2, 2)
 
 
-async def test_claimed_too_often_it_goes_to_the_dead_letters(
+async def test_claims_are_counted_until_one_of_them_is_settled(
     store: Store, settings: Settings, age_leases: AgeLeases, look: Look
 ) -> None:
+    """One claimed too often comes as well, for the worker to give it up."""
     message_id = await publish(store)
-    claim = await claim_one(store, "w1")
-    await age_leases()
-    for number in range(2, settings.max_claims + 1):
+    before = await claim_one(store, "w1")
+    for number in range(2, settings.max_claims + 2):
+        await age_leases()
         claim = await claim_one(store, f"w{number}", reclaim=True)
         assert claim.claims == number
+        assert await store.delivery.settle(failed(before)) is SettleResult.STALE
+        before = claim
+    assert await store.delivery.settle(failed(before)) is SettleResult.SETTLED
+    assert look().letters(message_id) == "C" + "A" * (settings.max_claims + 1) + "EF"
+    assert (look().entries, look().admitted) == ({}, {})
+
+
+async def test_the_count_of_claims_ends_at_what_a_record_holds(
+    store: Store, keys: PartitionKeys, age_leases: AgeLeases
+) -> None:
+    await publish(store)
+    claim = await claim_one(store)
+    await store.commands.ask("SETRANGE", keys.message(claim.id), 3, bytes([254]))
+    for _ in range(3):
         await age_leases()
-    batch = await store.delivery.claim(0, "w9", 10, reclaim=True)
-    assert (batch.claims, batch.dead_lettered) == ([], [message_id])
-    assert await store.delivery.settle(delivered(claim)) is SettleResult.STALE
+        claim = await claim_one(store, reclaim=True)
+        assert claim.claims == 255
+    await store.delivery.release([claim])
+    assert (await claim_one(store)).claims == 255
+
+
+async def test_one_that_nobody_can_read_goes_to_the_dead_letters(
+    store: Store, settings: Settings, keys: PartitionKeys, age_leases: AgeLeases, look: Look
+) -> None:
+    message_id, other = await publish(store), await publish(store)
+    sound = await store.commands.ask("GETRANGE", keys.message(message_id), HEAD_BYTES, HEAD_BYTES)
+    await store.commands.ask("SETRANGE", keys.message(message_id), HEAD_BYTES, b"\xc1")
+    for _ in range(settings.max_claims):
+        batch = await store.delivery.claim(0, "w1", 10, reclaim=True)
+        assert ([claim.id for claim in batch.claims], batch.dead_lettered) == ([other], [])
+        await age_leases()
+    batch = await store.delivery.claim(0, "w1", 10, reclaim=True)
+    assert ([claim.id for claim in batch.claims], batch.dead_lettered) == ([other], [message_id])
+    await store.commands.ask("SETRANGE", keys.message(message_id), HEAD_BYTES, sound)
     [entry] = (await store.admin.list_dead_letters(cursor=None, count=10, newest_first=True)).entries
-    assert entry.stored.last_attempt is not None
-    assert f"{settings.max_claims} claims" in entry.stored.last_attempt.error
-    assert look().letters(message_id) == "C" + "A" * settings.max_claims + "F"
-    assert look().entries == {}
-    assert look().admitted == {}
+    assert entry.stored.last_attempt == quarantine_record(settings.max_claims)
+    assert look().letters(message_id).endswith("AEF")
 
 
 async def test_a_settled_attempt_starts_the_count_of_claims_again(
@@ -329,24 +359,12 @@ async def test_a_record_that_cannot_be_decoded_does_not_take_others_along(store:
     await store.commands.ask("SETRANGE", keys.message(second), HEAD_BYTES, sound)
 
 
-@pytest.mark.parametrize("end", ["cancelled", "quarantined"])
 async def test_nothing_is_written_for_a_message_whose_places_are_damaged(
-    store: Store,
-    settings: Settings,
-    keys: PartitionKeys,
-    redis_client: Any,
-    age_leases: AgeLeases,
-    look: Look,
-    end: str,
+    store: Store, keys: PartitionKeys, redis_client: Any, age_leases: AgeLeases, look: Look
 ) -> None:
     message_id = await publish(store)
     await claim_all(store)
-    if end == "cancelled":
-        await store.admin.cancel(message_id)
-    else:
-        for _ in range(settings.max_claims - 1):
-            await age_leases()
-            await claim_all(store, reclaim=True)
+    await store.admin.cancel(message_id)
     await age_leases()
     before = look()
     async with damaged(redis_client, keys.admitted(LANE)):

@@ -8,6 +8,7 @@ import pytest
 
 from qstash_clone.domain.message import State
 from qstash_clone.errors import InvalidRequest
+from qstash_clone.ids import MessageId
 from qstash_clone.settings import Settings
 from qstash_clone.storage.interface import SettleResult
 from qstash_clone.storage.keys import PartitionKeys
@@ -68,13 +69,28 @@ async def test_what_is_no_cursor_is_refused(store: Store, cursor: str) -> None:
         await store.admin.list_dead_letters(cursor=cursor, count=10, newest_first=True)
 
 
-async def test_deleting_one_takes_its_record_along(store: Store, look: Look) -> None:
+async def test_a_deleted_one_is_gone_and_its_record_stays_for_the_log(
+    store: Store, settings: Settings, look: Look
+) -> None:
     kept, deleted = await dead_letter(store), await dead_letter(store)
+    [_, (_, message_id)] = look().dlq
     assert await store.admin.delete_dead_letter(deleted)
     assert not await store.admin.delete_dead_letter(deleted)
     assert await store.admin.get_dead_letter(deleted) is None
     assert await store.admin.get_dead_letter(kept) is not None
-    assert len(look().records) == 1
+    partition = look()
+    assert settings.log_retention_ms - 10_000 < partition.records[message_id].ttl_ms <= settings.log_retention_ms
+    assert partition.letters(MessageId(message_id)) == "CAEFZ"
+
+
+async def test_without_a_log_a_deleted_one_takes_its_record_along(
+    opened: Opened, settings: Settings, look: Look
+) -> None:
+    store = await opened(replace(settings, message_log=False))
+    await store.delivery.heartbeat("w1", 10)
+    assert await store.admin.delete_dead_letter(await dead_letter(store))
+    partition = look()
+    assert (partition.records, partition.log, partition.finished_bytes) == ({}, [], 0)
 
 
 async def test_a_lost_reply_deletes_all_the_same(lossy_store: Store, proxy: LossyProxy) -> None:
@@ -88,7 +104,7 @@ async def test_an_emptied_redis_has_deleted_nothing(store: Store) -> None:
     assert not await store.admin.delete_dead_letter("1-1")
 
 
-async def test_a_retried_one_is_a_fresh_message(store: Store, look: Look) -> None:
+async def test_a_retried_one_is_a_fresh_message(store: Store, settings: Settings, look: Look) -> None:
     message_id = await publish(store, body=b"again")
     await store.delivery.settle(retry(await claim_one(store), delay_ms=0))
     await store.delivery.promote(0, 10)
@@ -100,7 +116,8 @@ async def test_a_retried_one_is_a_fresh_message(store: Store, look: Look) -> Non
     partition = look()
     assert partition.dlq == []
     assert partition.letters(new_id) == "C"
-    assert 0 < partition.records[message_id].ttl_ms <= 60_000
+    assert settings.log_retention_ms - 10_000 < partition.records[message_id].ttl_ms <= settings.log_retention_ms
+    assert partition.letters(message_id) == "CAERAEFZ"
     stored = partition.records[new_id].stored
     assert (stored.state, stored.lane, stored.message) == (State.QUEUED, LANE, entry.stored.message)
     assert (stored.retried, stored.claims, stored.generation, stored.last_attempt) == (0, 0, 0, None)
@@ -122,9 +139,10 @@ async def test_a_quarantined_message_is_retried_without_its_past(
     store: Store, settings: Settings, age_leases: AgeLeases, look: Look
 ) -> None:
     await publish(store)
-    for _ in range(settings.max_claims + 1):
+    for _ in range(settings.max_claims):
         await claim_all(store, reclaim=True)
         await age_leases()
+    await store.delivery.settle(failed(await claim_one(store, reclaim=True)))
     [(dlq_id, _)] = look().dlq
     assert await store.admin.retry_dead_letter(dlq_id) is not None
     assert (await claim_one(store)).claims == 1

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from qstash_clone.domain.message import State
+from qstash_clone.domain.message import Deduplication, State
 from qstash_clone.errors import StorageFull
 from qstash_clone.settings import Settings
 from qstash_clone.storage.interface import CancelResult, SettleResult
@@ -19,8 +19,10 @@ from tests.support.messages import (
     dead_letter,
     delivered,
     failed,
+    new_callback,
     new_message,
     publish,
+    reported,
     retry,
 )
 
@@ -169,14 +171,22 @@ async def test_each_step_alone_goes_on(
     assert len(ids) == len(claims)
 
 
-async def test_quarantine_goes_on(store: Store, settings: Settings, limit: Limit, age_leases: AgeLeases) -> None:
-    message_id = await publish(store)
+async def test_callbacks_are_stored(store: Store, limit: Limit, look: Look) -> None:
+    """They belong to a step that goes on: refusing them would hold the settlement up, or lose them."""
+    await publish(store)
+    claim = await claim_one(store)
+    callback = new_callback(store)
     await limit.reach()
-    for _ in range(settings.max_claims):
-        await claim_one(store, reclaim=True)
-        await age_leases()
-    batch = await store.delivery.claim(0, "w1", 10, reclaim=True)
-    assert batch.dead_lettered == [message_id]
+    assert await store.delivery.settle(reported(delivered(claim), callback)) is SettleResult.SETTLED
+    assert look().records[callback.message.id].stored.state is State.QUEUED
+
+
+async def test_a_repeat_is_recognised(store: Store, limit: Limit) -> None:
+    deduplication = Deduplication(digest=bytes(16), window_ms=60_000)
+    first = await store.publishing.publish(new_message(store, deduplication=deduplication))
+    await limit.reach()
+    repeat = await store.publishing.publish(new_message(store, deduplication=deduplication))
+    assert (repeat.id, repeat.is_duplicate) == (first.id, True)
 
 
 async def test_waiting_lanes_are_admitted(store: Store, limit: Limit, look: Look) -> None:

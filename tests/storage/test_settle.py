@@ -41,7 +41,7 @@ async def test_what_each_end_leaves_behind(store: Store, settings: Settings, loo
     assert (partition.entries, partition.pending, partition.admitted) == ({}, {}, {})
     assert stored.last_attempt == (None if end is delivered else FAILURE)
     if end is delivered:
-        assert settings.message_grace_ms - 10_000 < record.ttl_ms <= settings.message_grace_ms
+        assert settings.log_retention_ms - 10_000 < record.ttl_ms <= settings.log_retention_ms
     elif end is retry:
         assert record.ttl_ms == -1
         assert partition.timers == {message_id: stored.due_ms}

@@ -2,11 +2,23 @@
 
 from collections.abc import Sequence
 
-from qstash_clone.domain.message import AttemptRecord, Claim, Message, NewMessage, Settlement, SettlementKind
+import msgspec
+
+from qstash_clone.domain.message import (
+    AttemptRecord,
+    CallbackMessage,
+    Claim,
+    Deduplication,
+    Message,
+    NewMessage,
+    Settlement,
+    SettlementKind,
+)
 from qstash_clone.ids import MessageId
 from qstash_clone.storage.store import Store
 
 LANE = "h:receiver.example"
+CALLBACK_LANE = "h:callback.example"
 FAILURE = AttemptRecord(status=500, error="destination answered 500", headers=(("X-Why", "tests"),), body=b"no")
 
 
@@ -19,16 +31,43 @@ def new_message(
     delay_ms: int = 0,
     not_before_ms: int | None = None,
     url: str = "https://receiver.example/",
+    deduplication: Deduplication | None = None,
 ) -> NewMessage:
     """A message ready to be published."""
     return NewMessage(
-        id=id or store.publishing.new_message_id(),
+        id=id or store.publishing.new_message_id(deduplication),
         message=Message(url=url, headers=(("X-Test", "1"),)),
         body=body,
         lane=lane,
         delay_ms=delay_ms,
         not_before_ms=not_before_ms,
+        deduplication=deduplication,
     )
+
+
+def new_callback(
+    store: Store,
+    *,
+    partition: int = 0,
+    body: bytes = b'{"status":200}',
+    lane: str = CALLBACK_LANE,
+    delay_ms: int = 0,
+    dlq_id_at: int | None = None,
+) -> CallbackMessage:
+    """A callback ready to be stored by a settlement."""
+    message = NewMessage(
+        id=store.delivery.new_message_id(partition),
+        message=Message(url="https://callback.example/", headers=(("Content-Type", "application/json"),)),
+        body=body,
+        lane=lane,
+        delay_ms=delay_ms,
+    )
+    return CallbackMessage(message=message, dlq_id_at=dlq_id_at)
+
+
+def reported(settlement: Settlement, *callbacks: CallbackMessage) -> Settlement:
+    """The settlement with callbacks."""
+    return msgspec.structs.replace(settlement, callbacks=callbacks)
 
 
 async def publish(

@@ -8,10 +8,11 @@ import redis
 
 from qstash_clone.domain.message import State, StoredMessage
 from qstash_clone.ids import MessageId
-from qstash_clone.storage.codec import decode_record
+from qstash_clone.storage.codec import decode_deduplication, decode_record
+from qstash_clone.storage.interface import DeduplicationRecord
 from qstash_clone.storage.keys import CONSUMER_GROUP, PartitionKeys, store_key
 
-OWNED_FOR_EVER = frozenset({"meta", "ready", "timers", "ring", "parked", "log", "dlq", "workers", "capacity"})
+OWNED_FOR_EVER = frozenset({"meta", "ready", "timers", "ring", "parked", "log", "dlq", "dedup", "workers", "capacity"})
 """Keys of a partition without a lifetime; docs/reference/redis-keys.md names who takes out what is put in."""
 
 LogEntry = tuple[str, bytes, bytes]
@@ -43,9 +44,18 @@ class Partition:
     records: dict[bytes, Record] = field(default_factory=dict[bytes, Record])
     log: list[LogEntry] = field(default_factory=list[LogEntry])
     dlq: list[tuple[str, bytes]] = field(default_factory=list[tuple[str, bytes]])
+    deduplication: dict[bytes, DeduplicationRecord] = field(default_factory=dict[bytes, DeduplicationRecord])
+    """By digest."""
+    dedup: list[bytes] = field(default_factory=list[bytes])
+    """The digests of the stream, in order."""
     workers: set[str] = field(default_factory=set[str])
     capacity: dict[str, int] = field(default_factory=dict[str, int])
     unknown: list[bytes] = field(default_factory=list[bytes])
+
+    @property
+    def finished_bytes(self) -> int:
+        """The sum that is kept of what finished records count."""
+        return int(self.meta.get("fb", 0))
 
     @property
     def bells(self) -> int:
@@ -84,6 +94,7 @@ class Inspector:
             pipe.smembers(keys.parked)
             pipe.xrange(keys.log)
             pipe.xrange(keys.dlq)
+            pipe.xrange(keys.dedup)
             pipe.zrange(keys.workers, 0, -1)
             pipe.hgetall(keys.capacity)
             for key in own:
@@ -92,12 +103,12 @@ class Inspector:
                         pipe.lrange(key, 0, -1)
                     case name if name.startswith(b"a:"):
                         pipe.smembers(key)
-                    case name if _is_record(name):
+                    case name if _is_record(name) or _is_deduplication(name):
                         pipe.get(key)
                         pipe.pttl(key)
                     case _:
                         pass
-            meta, ready, timers, ring, parked, log, dlq, workers, capacity, *rest = pipe.execute()
+            meta, ready, timers, ring, parked, log, dlq, dedup, workers, capacity, *rest = pipe.execute()
         found.meta = {name.decode(): value for name, value in meta.items()}
         found.entries = {entry_id: fields.get(b"i") for entry_id, fields in ready}
         found.timers = {message_id: int(score) for message_id, score in timers}
@@ -105,6 +116,7 @@ class Inspector:
         found.parked = {lane.decode() for lane in parked}
         found.log = [_log_entry(fields[b"e"]) for _, fields in log]
         found.dlq = [(entry_id.decode(), fields[b"i"]) for entry_id, fields in dlq]
+        found.dedup = [fields[b"d"][:16] for _, fields in dedup]
         found.workers = {worker.decode() for worker in workers}
         found.capacity = {worker.decode(): int(held) for worker, held in capacity.items()}
         values = iter(rest)
@@ -119,6 +131,11 @@ class Inspector:
                 if record is not None:  # else it expired between the two looks
                     stored = decode_record(MessageId(name[1:]), record)
                     found.records[name[1:]] = Record(stored=stored, ttl_ms=ttl_ms)
+            elif _is_deduplication(name):
+                record, ttl_ms = next(values), next(values)
+                if record is not None:
+                    found.deduplication[name[1:]] = decode_deduplication(record)
+                    found.unknown += [key] if ttl_ms < 0 else []
             elif name.decode(errors="replace") not in OWNED_FOR_EVER:
                 found.unknown.append(key)
         if meta:
@@ -144,6 +161,10 @@ def _is_record(name: bytes) -> bool:
     return name.startswith(b"m") and len(name) == 13
 
 
+def _is_deduplication(name: bytes) -> bool:
+    return name.startswith(b"d") and len(name) == 17
+
+
 def _log_entry(raw: bytes) -> LogEntry:
     return chr(raw[0]), raw[1:13], raw[13:]
 
@@ -155,6 +176,7 @@ def find_problems(partition: Partition) -> list[str]:
         *_lane_problems(partition),
         *_place_problems(partition),
         *_record_problems(partition),
+        *_account_problems(partition),
     ]
 
 
@@ -189,6 +211,17 @@ def _place_problems(partition: Partition) -> list[str]:
     problems += [
         f"entry {entry!r} is pending but gone" for entry in partition.pending if entry not in partition.entries
     ]
+    return problems
+
+
+def _account_problems(partition: Partition) -> list[str]:
+    """What is kept for a later clean-up, against what it is for."""
+    problems: list[str] = []
+    counted = sum(int.from_bytes(details, "big") for letter, _, details in partition.log if letter in "DXZ")
+    if counted != partition.finished_bytes:
+        problems.append(f"finished records count {partition.finished_bytes} bytes, by the log {counted}")
+    lost = partition.deduplication.keys() - set(partition.dedup)
+    problems += [f"nobody would drop the deduplication record {digest.hex()}" for digest in lost]
     return problems
 
 

@@ -49,7 +49,7 @@ local function publish(id, delay_ms, not_before_ms, lane, lane_at, encoded, body
       return 'stored'
     end
     -- Its own message may be stored without being on record: a step that broke off between the two.
-    if first_id and redis.call('EXISTS', message_key(partition.prefix, id)) == 0 then
+    if first_id and redis.call('STRLEN', message_key(partition.prefix, id)) == 0 then
       return 'duplicate ' .. first_id
     end
     redis.call('XLEN', dedup)

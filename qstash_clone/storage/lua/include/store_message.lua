@@ -3,7 +3,7 @@ store_message.lua: a new message: its record, and its place in a lane or in the 
 ]]
 -- What store_message will write, read: a fault surfaces while nothing was written yet.
 local function look_at_message(partition, ready, timers, ring, id, lane)
-  redis.call('EXISTS', message_key(partition.prefix, id))
+  redis.call('STRLEN', message_key(partition.prefix, id))
   redis.call('ZCARD', timers)
   look_at_lane(partition, ready, ring, lane)
 end
@@ -13,7 +13,7 @@ end
 local function store_message(partition, ready, timers, ring, log, id, delay_ms, not_before_ms, lane, lane_at, encoded,
   body)
   local key = message_key(partition.prefix, id)
-  if redis.call('EXISTS', key) == 1 then
+  if redis.call('STRLEN', key) > 0 then
     return false
   end
   local look = look_at_lane(partition, ready, ring, lane)
