@@ -14,6 +14,7 @@ from qstash_clone.storage.interface import DeduplicationRecord, Stats
 from qstash_clone.storage.keys import CONSUMER_GROUP, PartitionKeys
 from qstash_clone.storage.log_store import LogStore
 from qstash_clone.storage.message_store import MessageStore
+from qstash_clone.storage.pending_store import PendingStore
 from qstash_clone.storage.scripts import ScriptRunner
 from qstash_clone.storage.signing_key_store import SigningKeyStore
 
@@ -21,7 +22,7 @@ FREE_BYTES_NEEDED: Final = 1_048_576
 """Below this much room under `maxmemory` the store counts as full: one message may be as large."""
 
 
-class RedisAdminStore(MessageStore, LogStore, DeadLetterStore, SigningKeyStore):
+class RedisAdminStore(MessageStore, PendingStore, LogStore, DeadLetterStore, SigningKeyStore):
     """`AdminStore` on Redis."""
 
     def __init__(

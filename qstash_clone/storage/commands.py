@@ -43,10 +43,13 @@ class RedisCommands:
         except FAULTS as error:
             raise translate(error) from error
 
-    async def ask_all(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
-        """The replies of several commands sent at once, which other clients' commands may interleave with."""
+    async def ask_all(self, commands: Sequence[Sequence[Argument]], *, atomically: bool = False) -> list[Any]:
+        """The replies of several commands sent at once.
+
+        Other clients' commands may interleave with them, unless `atomically`, which takes keys of one partition only.
+        """
         try:
-            async with self._client.pipeline(transaction=False) as pipeline:
+            async with self._client.pipeline(transaction=atomically) as pipeline:
                 for command in commands:
                     pipeline.execute_command(*command)
                 return await pipeline.execute()

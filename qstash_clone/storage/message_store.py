@@ -8,7 +8,7 @@ from qstash_clone.domain.message import State, StoredMessage
 from qstash_clone.ids import MessageId
 from qstash_clone.storage.access import StoreAccess, store_time_ms
 from qstash_clone.storage.codec import STORAGE_VERSION, decode_record
-from qstash_clone.storage.interface import CancelResult
+from qstash_clone.storage.interface import CancelResult, Whereabouts
 from qstash_clone.storage.publish_store import member_error
 
 CANCEL_TOGETHER: Final = 100
@@ -38,6 +38,29 @@ class MessageStore:
         if stored.state.is_final and now_ms - stored.due_ms > self._access.message_grace_ms:
             return None
         return stored
+
+    async def locate(self, message_id: MessageId) -> Whereabouts | None:
+        keys = self._access.keys_of(message_id)
+        reply, _ = await self._access.runner.run(
+            "locate", [keys.meta, keys.ready, keys.parked, keys.workers], [STORAGE_VERSION, message_id]
+        )
+        if reply[0] == b"not_found":
+            return None
+        _, now_ms, record, is_admitted, waiting, admitted, is_parked, free, workers, capacity = reply
+        stored = self._shown(message_id, record, now_ms)
+        if stored is None:
+            return None
+        return Whereabouts(
+            stored=stored,
+            now_ms=now_ms,
+            is_admitted=is_admitted == 1,
+            lane_waiting=waiting,
+            lane_admitted=admitted,
+            is_lane_parked=is_parked == 1,
+            free_places=free,
+            workers=workers,
+            capacity=capacity,
+        )
 
     async def cancel(self, message_id: MessageId) -> CancelResult:
         [result] = await cancel_together(self._access, self._access.partition_of(message_id), [message_id])

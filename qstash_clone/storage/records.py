@@ -1,6 +1,6 @@
 """Reads many message records at once: what a filter looks at first, the rest of the chosen ones later."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final
 
 from qstash_clone.domain.message import StoredMessage
@@ -16,6 +16,9 @@ READ_TOGETHER: Final = 250
 """Replies of one round trip: 1 MiB at most while peeking."""
 PAGE_BYTES: Final = 16 * 1_048_576
 """A page ends before its messages are larger than this, whatever its count: an answer is held in memory."""
+
+KEPT_BESIDES: Final = 5_000
+"""Records kept for entries that may follow, those of one message being near one another: 20 MiB at most."""
 
 
 class Records:
@@ -56,6 +59,14 @@ class Records:
                 self._read[one] = self._read[one] or b""
                 del self._sizes[one]
             at = end
+
+    def keep_only(self, message_ids: Collection[MessageId]) -> None:
+        """Forget all others, if they are many."""
+        if len(self._read) > len(message_ids) + KEPT_BESIDES:
+            for one in [one for one in self._read if one not in message_ids]:
+                del self._read[one]
+                self._sizes.pop(one, None)
+                self._peeked.pop(one, None)
 
     def size_bytes(self, message_id: MessageId) -> int:
         """Of the whole record; 0 if there is none."""

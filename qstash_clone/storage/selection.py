@@ -103,3 +103,4 @@ async def collect_page(
         work.add(len(batch))
         if work.is_enough:
             return await page(last)
+        records.keep_only({one.message_id for one in found})

@@ -52,7 +52,10 @@ def test_no_script_runs_an_unbounded_command() -> None:
     paths = [*folder.iterdir(), *(folder / "include").iterdir()]
     texts = {path.name: path.read_text() for path in paths if path.name.endswith(".lua")}
     assert len(texts) > len(script_names())
+    # A range that ends at the limit of the call is bounded.
+    bounded = "redis.call('LRANGE', list, start, start + limit - 1)"
     for name, text in texts.items():
+        text = text.replace(bounded, "")
         assert not re.search(r"'(KEYS|SCAN|SMEMBERS|LRANGE|HGETALL|LREM|SORT|FLUSHALL|EVAL)'", text), name
 
 
