@@ -7,23 +7,21 @@ from dataclasses import replace
 import httpx
 
 from qstash_clone.api.app import create_app
+from qstash_clone.clock import SystemClock
 from qstash_clone.settings import Settings
 from qstash_clone.storage.store import Store
 
 SECOND_S = 1_700_000_000
 
 
-class StandingClock:
-    """Moves only when it is told to."""
+class StandingClock(SystemClock):
+    """Tells a time that moves only when it is told to."""
 
     def __init__(self) -> None:
         self.ms = SECOND_S * 1000
 
     def now_ms(self) -> int:
         return self.ms
-
-    async def sleep(self, ms: float) -> None:
-        raise AssertionError("nothing waits here")
 
 
 @asynccontextmanager

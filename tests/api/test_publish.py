@@ -13,7 +13,7 @@ from qstash_clone.api.app import create_app
 from qstash_clone.domain.message import NewMessage
 from qstash_clone.errors import StorageFull, StorageUnavailable
 from qstash_clone.settings import Settings
-from qstash_clone.storage.interface import AdminStore, PublishStore
+from qstash_clone.storage.interface import AdminStore, Published, PublishStore
 from qstash_clone.storage.store import Store
 
 
@@ -265,7 +265,7 @@ class BrokenPublishStore:
         self.new_message_id = inner.new_message_id
         self._error = error
 
-    async def publish(self, message: NewMessage) -> None:
+    async def publish(self, message: NewMessage) -> Published:
         raise self._error
 
 
@@ -275,3 +275,14 @@ def asgi_client(settings: Settings, stores: Any) -> httpx.AsyncClient:
         base_url="http://api",
         headers={"authorization": f"Bearer {settings.token}"},
     )
+
+
+@pytest.mark.parametrize("header", ["Upstash-Callback", "Upstash-Failure-Callback"])
+async def test_a_callback_to_an_address_inside_is_refused(settings: Settings, store: Store, header: str) -> None:
+    async with asgi_client(replace(settings, allow_private_destinations=False), store) as client:
+        headers = {"Authorization": f"Bearer {settings.token}", header: "http://169.254.169.254/latest"}
+        answer = await client.post("/v2/publish/https://example.com", headers=headers)
+    assert answer.status_code == 400
+    what = header.removeprefix("Upstash-").replace("-", " ").lower()
+    assert answer.json()["error"] == f'invalid {what} url: address "169.254.169.254" is not allowed'
+    assert await stored_messages(store) == 0

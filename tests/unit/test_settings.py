@@ -80,6 +80,68 @@ def test_preset_decides_the_backoff_unless_it_is_set(compat: str, coefficient: s
 
 
 @pytest.mark.parametrize(
+    ("environ", "window_ms", "scope"),
+    [
+        ({}, 90 * 86_400_000, "all-upstash"),
+        ({"QSTASH_CLONE_COMPAT": "current"}, 600_000, "forwarded"),
+        ({"QSTASH_CLONE_COMPAT": "current", "QSTASH_CLONE_DEDUPLICATION_WINDOW_MS": "5000"}, 5000, "forwarded"),
+        ({"QSTASH_CLONE_CONTENT_HASH_SCOPE": "forwarded"}, 90 * 86_400_000, "forwarded"),
+    ],
+)
+def test_preset_decides_about_deduplication_unless_it_is_set(
+    environ: dict[str, str], window_ms: int, scope: str
+) -> None:
+    settings = load(**environ)
+    assert (settings.deduplication_window_ms, settings.content_hash_scope) == (window_ms, scope)
+
+
+def test_tokens_are_lists() -> None:
+    settings = load(
+        QSTASH_CLONE_TOKENS="second, third",
+        QSTASH_CLONE_PUBLISH_ONLY_TOKENS="p1,p1,p2",
+        QSTASH_CLONE_READ_ONLY_TOKENS="r1",
+    )
+    assert settings.full_tokens == ("t0ken", "second", "third")
+    assert settings.publish_only_tokens == ("p1", "p2")
+    assert settings.read_only_tokens == ("r1",)
+    assert {"t0ken", "second", "third", "p1", "p2", "r1", "sig_a", "sig_b"} <= set(settings.secrets)
+
+
+@pytest.mark.parametrize(
+    ("environ", "variable"),
+    [
+        ({"QSTASH_CLONE_READ_ONLY_TOKENS": "t0ken"}, "QSTASH_CLONE_READ_ONLY_TOKENS"),
+        ({"QSTASH_CLONE_TOKENS": "a,b", "QSTASH_CLONE_PUBLISH_ONLY_TOKENS": "b"}, "QSTASH_CLONE_PUBLISH_ONLY_TOKENS"),
+        (
+            {"QSTASH_CLONE_PUBLISH_ONLY_TOKENS": "a", "QSTASH_CLONE_READ_ONLY_TOKENS": "a"},
+            "QSTASH_CLONE_READ_ONLY_TOKENS",
+        ),
+    ],
+)
+def test_one_token_has_one_role(environ: dict[str, str], variable: str) -> None:
+    with pytest.raises(ConfigurationError, match=variable):
+        load(**environ)
+
+
+def test_the_main_token_may_be_among_the_further_ones() -> None:
+    assert load(QSTASH_CLONE_TOKENS="t0ken,new").full_tokens == ("t0ken", "t0ken", "new")
+
+
+@pytest.mark.parametrize(
+    "variable", ["QSTASH_CLONE_TOKENS", "QSTASH_CLONE_PUBLISH_ONLY_TOKENS", "QSTASH_CLONE_READ_ONLY_TOKENS"]
+)
+def test_public_tokens_are_refused_in_every_list(variable: str) -> None:
+    with pytest.raises(ConfigurationError, match=variable):
+        load(**{variable: f"own,{DEVELOPMENT_TOKEN}"})
+
+
+@pytest.mark.parametrize("name", ["tokens", "publish_only_tokens", "read_only_tokens"])
+def test_lists_of_tokens_are_masked(name: str) -> None:
+    assert masked(name, ("hunter2", "hunter3")) == "***"
+    assert masked(name, ()) == ""
+
+
+@pytest.mark.parametrize(
     ("variable", "value"),
     [
         ("QSTASH_CLONE_PORT", "http"),
@@ -112,6 +174,11 @@ def test_preset_decides_the_backoff_unless_it_is_set(compat: str, coefficient: s
         ("REDIS_URL", "redis://localhost/0?retry_on_timeout=true"),
         ("QSTASH_TOKEN", "two words"),
         ("QSTASH_TOKEN", "tökén"),
+        ("QSTASH_CLONE_TOKENS", "good,b\xe4d"),
+        ("QSTASH_CLONE_CONTENT_HASH_SCOPE", "body"),
+        ("QSTASH_CLONE_DEDUPLICATION_WINDOW_MS", "0"),
+        ("QSTASH_CLONE_DEDUPLICATION_WINDOW_MS", "-1"),
+        ("QSTASH_CLONE_MANAGEMENT_BURST_LIMIT", "-1"),
     ],
 )
 def test_malformed_value_is_refused_by_name(variable: str, value: str) -> None:

@@ -1,0 +1,125 @@
+"""Other options for a message that is published again."""
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qstash_clone.domain.limits import Limits
+from qstash_clone.domain.message import CallbackSpec, Extras, Message, Redaction
+from qstash_clone.domain.overrides import override
+from qstash_clone.errors import InvalidRequest, QuotaExceeded
+
+LIMITS = Limits(
+    default_retries=3, max_retries=100, default_timeout_ms=900_000, max_timeout_ms=7_200_000, max_delay_ms=864_000_000
+)
+MESSAGE = Message(
+    url="https://e.com/p",
+    method="PATCH",
+    headers=(("Content-Type", "text/plain"), ("X-A", "1"), ("X-A", "2"), ("X-B", "3")),
+    caller_ip="192.0.2.1",
+    max_retries=9,
+    timeout_ms=5000,
+    retry_delay_expression="1000",
+    labels=("a", "b"),
+    extras=Extras(callback=CallbackSpec(url="https://e.com/cb"), redaction=Redaction(body=True)),
+)
+
+Lines = list[tuple[bytes, bytes]]
+
+
+def changed(*headers: tuple[str, str], query: Lines | None = None, message: Message = MESSAGE) -> dict[str, object]:
+    """The fields that differ afterwards."""
+    lines = [(name.encode(), value.encode()) for name, value in headers]
+    result = override(message, lines, query or [], LIMITS)
+    return {
+        name: getattr(result, name)
+        for name in Message.__struct_fields__
+        if getattr(result, name) != getattr(message, name)
+    }
+
+
+def test_what_is_not_mentioned_stays() -> None:
+    assert override(MESSAGE, [(b"content-type", b"x/y"), (b"host", b"h"), (b"x-a", b"9")], [], LIMITS) is MESSAGE
+    assert changed(("upstash-telemetry-sdk", "x"), ("upstash-deduplication-id", "y")) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "field", "expected"),
+    [
+        ("upstash-method", "put", "method", "PUT"),
+        ("upstash-retries", "0", "max_retries", 0),
+        ("upstash-timeout", "1m", "timeout_ms", 60_000),
+        ("upstash-retry-delay", "retried", "retry_delay_expression", "retried"),
+        ("upstash-label", "c", "labels", ("c",)),
+        ("upstash-label", "", "labels", ()),
+    ],
+)
+def test_each_option_replaces_its_own(name: str, value: str, field: str, expected: object) -> None:
+    assert changed((name, value)) == {field: expected}
+    assert changed(query=[(name.encode(), value.encode())]) == {field: expected}
+
+
+def test_forwarded_headers_merge_by_name() -> None:
+    assert changed(("upstash-forward-x-a", "new"), ("upstash-forward-x-c", "more")) == {
+        "headers": (("Content-Type", "text/plain"), ("X-B", "3"), ("X-A", "new"), ("X-C", "more"))
+    }
+
+
+def test_the_content_type_is_changed_by_forwarding_one_only() -> None:
+    given = [(b"content-type", b"of/request"), (b"upstash-forward-content-type", b"of/message")]
+    assert override(MESSAGE, given, [], LIMITS).headers[-1] == ("Content-Type", "of/message")
+    assert override(MESSAGE, [*given[:1], (b"upstash-retries", b"1")], [], LIMITS).headers == MESSAGE.headers
+
+
+def test_callbacks_are_replaced_one_by_one() -> None:
+    assert MESSAGE.extras is not None
+    result = override(MESSAGE, [(b"upstash-failure-callback", b"https://e.com/f")], [], LIMITS).extras
+    assert result is not None
+    assert result.callback == MESSAGE.extras.callback
+    assert result.failure_callback is not None
+    assert result.failure_callback.url == "https://e.com/f"
+    assert result.redaction == MESSAGE.extras.redaction
+
+
+@pytest.mark.parametrize(
+    ("old", "text", "expected"),
+    [
+        (Redaction(body=True), "header", Redaction(body=True, all_headers=True)),
+        (Redaction(all_headers=True), "header[X]", Redaction(all_headers=True)),
+        (Redaction(header_names=("A", "B")), "header[b],header[c]", Redaction(header_names=("A", "B", "C"))),
+        (Redaction(header_names=("A",)), "headers", Redaction(all_headers=True)),
+        (Redaction(body=True), "", Redaction(body=True)),
+        (None, "body", Redaction(body=True)),
+        (None, "", None),
+    ],
+)
+def test_redaction_only_grows(old: Redaction | None, text: str, expected: Redaction | None) -> None:
+    message = msgspec.structs.replace(MESSAGE, extras=None if old is None else Extras(redaction=old))
+    result = override(message, [(b"upstash-redact-fields", text.encode())], [], LIMITS)
+    assert (None if result.extras is None else result.extras.redaction) == expected
+
+
+def test_a_plain_message_stays_plain() -> None:
+    assert override(Message(url="https://e.com"), [(b"upstash-retries", b"1")], [], LIMITS).extras is None
+
+
+@pytest.mark.parametrize("name", ["upstash-delay", "upstash-not-before"])
+def test_a_retry_is_not_delayed(name: str) -> None:
+    with pytest.raises(InvalidRequest, match="a retry begins at once"):
+        changed((name, "1"))
+
+
+def test_values_are_checked_like_those_of_a_publish() -> None:
+    with pytest.raises(InvalidRequest, match="Upstash-Retries"):
+        changed(("upstash-retries", "x"))
+    with pytest.raises(QuotaExceeded, match="Upstash-Retries"):
+        changed(("upstash-retries", "101"))
+
+
+@given(st.lists(st.sampled_from(["upstash-retries", "upstash-timeout", "upstash-forward-x-z"]), max_size=3))
+def test_destination_publisher_and_source_never_change(names: list[str]) -> None:
+    extras = Extras(source_message_id=b"s" * 12)
+    message = msgspec.structs.replace(MESSAGE, extras=extras)
+    result = override(message, [(name.encode(), b"5") for name in names], [], LIMITS)
+    assert (result.url, result.caller_ip, result.extras) == (message.url, message.caller_ip, extras)
