@@ -43,6 +43,7 @@ WORKER_STARTED: Final = "worker.started"
 WORKER_DRAINING: Final = "worker.draining"
 WORKER_STOPPED: Final = "worker.stopped"
 LOOP_FAILED: Final = "loop.failed"
+RETENTION_CUT_SHORT: Final = "retention.cut_short"
 CLOCK_SKEWED: Final = "clock.skewed"
 CLOCK_JUMPED: Final = "clock.jumped"
 LOG_DROPPED: Final = "log.dropped"
@@ -81,6 +82,9 @@ REDELIVERIES = Counter("redeliveries", "Attempts begun again because an earlier 
 LEASES_LOST = Counter("leases_lost", "Leases that were gone when their worker wanted to renew them or to settle.")
 MESSAGES_QUARANTINED = Counter(
     "messages_quarantined", "Messages dead-lettered because they were claimed too often without a result."
+)
+FINISHED_SHED = Counter(
+    "finished_messages_shed", "Finished messages dropped from the log before their age, for memory or its length."
 )
 DEDUPLICATION_SHED = Counter(
     "deduplication_shed", "Deduplication records dropped before their window was over, because there were too many."

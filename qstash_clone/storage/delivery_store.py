@@ -61,6 +61,10 @@ class DeliveryLimits:
     is_logged: bool
     log_retention_ms: int
     log_max_entries: int
+    finished_max_bytes: int
+    """Of the records of finished messages and their log entries; 0 is no limit."""
+    finished_grace_ms: int
+    """How long the record of a finished message stays even so."""
     dedup_max_bytes: int
     """0 is no limit."""
 
@@ -81,6 +85,8 @@ class RedisDeliveryStore:
         self._keys = keys
         self._ids = ids
         self._limits = limits
+        self._shedding: set[int] = set()
+        """Partitions whose last call of `expire` dropped finished messages before their age."""
         self._groupers = [
             Grouper[_Encoded, SettleResult](
                 self._settle_caller(partition), _weigh, observability.SETTLE_GROUP_SIZE.observe
@@ -272,11 +278,23 @@ class RedisDeliveryStore:
                 limit,
                 limits.log_retention_ms,
                 -(-limits.log_max_entries // len(self._keys)),
+                -(-limits.finished_max_bytes // len(self._keys)),
+                limits.finished_grace_ms,
                 limits.dlq_retention_ms,
                 DEPARTED_CONSUMER_MS,
             ],
         )
-        return reply[1] + await self._trim_deduplication(keys, limit)
+        _, dropped, shed = reply
+        self._report_shed(partition, shed)
+        return dropped + await self._trim_deduplication(keys, limit)
+
+    def _report_shed(self, partition: int, shed: int) -> None:
+        """Count finished messages that go early, and tell when that begins."""
+        if shed:
+            observability.FINISHED_SHED.inc(shed)
+        if shed and partition not in self._shedding:
+            observability.emit(observability.RETENTION_CUT_SHORT, level=logging.WARNING, partition=partition)
+        (self._shedding.add if shed else self._shedding.discard)(partition)
 
     async def _trim_deduplication(self, keys: PartitionKeys, limit: int) -> int:
         max_records = -1

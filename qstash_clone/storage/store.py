@@ -54,8 +54,8 @@ async def open_store(settings: Settings, *, client_name: str = "qstash-clone") -
         runner = ScriptRunner(commands, initialise)
         ids = MessageIdGenerator()
         # With a log, finished records stay for it; in any case until no call is repeated any more.
-        kept_ms = settings.log_retention_ms if settings.message_log else settings.message_grace_ms
-        finished_retention_ms = max(kept_ms, REPLAY_WINDOW_MS)
+        finished_grace_ms = max(settings.message_grace_ms, REPLAY_WINDOW_MS)
+        finished_retention_ms = max(settings.log_retention_ms if settings.message_log else 0, finished_grace_ms)
         return Store(
             publishing=RedisPublishStore(runner, keys, ids, is_logged=settings.message_log),
             delivery=RedisDeliveryStore(
@@ -72,6 +72,8 @@ async def open_store(settings: Settings, *, client_name: str = "qstash-clone") -
                     dlq_retention_ms=settings.dlq_retention_ms,
                     log_retention_ms=settings.log_retention_ms,
                     log_max_entries=settings.log_max_entries,
+                    finished_max_bytes=settings.finished_max_bytes or engine.max_memory_bytes // 4,
+                    finished_grace_ms=finished_grace_ms,
                 ),
             ),
             admin=RedisAdminStore(

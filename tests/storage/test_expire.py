@@ -6,6 +6,9 @@ from typing import Any
 
 import pytest
 
+from qstash_clone import observability
+from qstash_clone.domain.filters import Filter
+from qstash_clone.ids import MessageId
 from qstash_clone.settings import Settings
 from qstash_clone.storage.keys import CONSUMER_GROUP, PartitionKeys
 from qstash_clone.storage.store import Store
@@ -62,8 +65,145 @@ async def test_the_log_has_a_length(opened: Opened, settings: Settings, look: Lo
     await store.delivery.heartbeat("w1", 0)
     await asyncio.gather(*(publish(store, body=b"") for _ in range(1000)))
     await expire_all(store)
-    # Only whole nodes of a hundred are dropped.
-    assert 300 <= len(look().log) < 400
+    assert len(look().log) == 300
+
+
+async def finish(store: Store, count: int, *, body: bytes = b"x" * 1000) -> list[MessageId]:
+    """Messages that were delivered, one after the other."""
+    ids: list[MessageId] = []
+    for _ in range(count):
+        ids.append(await publish(store, body=body))
+        await store.delivery.settle(delivered(await claim_one(store)))
+    return ids
+
+
+async def age_log(keys: PartitionKeys, redis_client: Any, ms: int) -> None:
+    """Rewrites the log as if everything in it had happened earlier."""
+    entries = await redis_client.xrange(keys.log)
+    await redis_client.delete(keys.log)
+    for entry_id, fields in entries:
+        time_ms, _, sequence = entry_id.decode().partition("-")
+        await redis_client.xadd(keys.log, fields, id=f"{int(time_ms) - ms}-{sequence}")
+
+
+async def test_finished_messages_give_way_to_memory_the_oldest_first(
+    opened: Opened, settings: Settings, keys: PartitionKeys, redis_client: Any, look: Look
+) -> None:
+    store = await opened(replace(settings, finished_max_bytes=20_000))
+    await store.delivery.heartbeat("w1", 100)
+    waiting = await publish(store, body=b"x" * 50_000, delay_ms=60_000)
+    dead = await dead_letter(store, body=b"x" * 50_000)
+    cancelled = await publish(store, body=b"x" * 1000, delay_ms=60_000)
+    await store.admin.cancel(cancelled)
+    ids = [cancelled, *await finish(store, 29)]
+    await age_log(keys, redis_client, 300_000)
+    before, counted = look(), observability.FINISHED_SHED.value
+    assert await expire_all(store) > 0
+    partition = look()
+    gone = [message_id for message_id in ids if message_id not in partition.records]
+    assert gone == ids[: len(gone)]
+    assert 0 < len(gone) < 20
+    assert observability.FINISHED_SHED.value - counted == len(gone)
+    assert 18_000 < partition.finished_bytes <= 20_000
+    assert partition.finished_bytes == sum(int.from_bytes(size) for letter, _, size in partition.log if letter in "DXZ")
+    assert waiting in partition.records, "what waits loses entries of the log at most"
+    assert await store.admin.get_dead_letter(dead) is not None
+    assert partition.log == before.log[-len(partition.log) :]
+    assert await store.delivery.expire(0, LIMIT) == 0
+
+
+async def test_it_is_told_when_retention_is_cut_short(
+    opened: Opened, settings: Settings, capfd: pytest.CaptureFixture[str]
+) -> None:
+    observability.configure_logging(log_format="json", level="info", role="worker", fd=2)
+    store = await opened(replace(settings, finished_max_bytes=3_000))
+    await store.delivery.heartbeat("w1", 100)
+    for _ in range(2):
+        await finish(store, 3)
+        await store.delivery.expire(0, LIMIT)
+        await finish(store, 3)
+        await store.delivery.expire(0, LIMIT)
+        await store.delivery.expire(0, LIMIT)
+    observability.flush_logs()
+    observability.configure_logging(log_format="json", level="none", role="worker")
+    assert capfd.readouterr().err.count(observability.RETENTION_CUT_SHORT) == 2
+
+
+async def test_what_just_finished_stays_for_calls_that_are_repeated(
+    opened: Opened, settings: Settings, look: Look
+) -> None:
+    store = await opened(replace(settings, finished_max_bytes=1))
+    await store.delivery.heartbeat("w1", 100)
+    [message_id] = await finish(store, 1)
+    await expire_all(store)
+    partition = look()
+    assert (partition.log, partition.finished_bytes) == ([], 0)
+    assert 0 < partition.records[message_id].ttl_ms <= settings.message_grace_ms
+    assert await store.admin.get_message(message_id) is not None
+
+
+async def test_memory_is_not_limited_where_redis_has_no_limit(store: Store, look: Look) -> None:
+    await finish(store, 30)
+    before = look()
+    assert await store.delivery.expire(0, LIMIT) == 0
+    assert look() == before
+
+
+async def test_a_quarter_of_the_memory_of_redis_is_the_limit(
+    opened: Opened, settings: Settings, redis_client: Any, look: Look
+) -> None:
+    used = (await redis_client.info("memory"))["used_memory"]
+    await redis_client.config_set("maxmemory", 4 * used)
+    try:
+        store = await opened(settings)
+        await store.delivery.heartbeat("w1", 100)
+        await finish(store, 4, body=b"x" * (used // 3))
+        await expire_all(store)
+        assert 0 < look().finished_bytes <= used
+    finally:
+        await redis_client.config_set("maxmemory", 0)
+
+
+async def test_a_log_that_is_too_long_takes_finished_messages_along(
+    opened: Opened, settings: Settings, keys: PartitionKeys, redis_client: Any, look: Look
+) -> None:
+    store = await opened(replace(settings, log_max_entries=30))
+    await store.delivery.heartbeat("w1", 100)
+    ids = await finish(store, 20)
+    await age_log(keys, redis_client, 300_000)
+    assert await expire_all(store) == 30
+    partition = look()
+    assert set(partition.records) == set(ids[10:])
+    assert partition.finished_bytes == sum(int.from_bytes(size) for letter, _, size in partition.log if letter == "D")
+
+
+async def test_the_sum_is_mended_when_the_log_is_empty(
+    store: Store, keys: PartitionKeys, redis_client: Any, look: Look
+) -> None:
+    await redis_client.hset(keys.meta, "fb", 12_345)
+    await publish(store)
+    await store.delivery.expire(0, LIMIT)
+    assert look().finished_bytes == 12_345
+    await redis_client.delete(keys.log)
+    await store.delivery.expire(0, LIMIT)
+    assert look().finished_bytes == 0
+
+
+async def test_a_deleted_dead_letter_stays_in_the_log_as_long_as_others(
+    opened: Opened, settings: Settings, keys: PartitionKeys, redis_client: Any, look: Look
+) -> None:
+    store = await opened(replace(settings, finished_max_bytes=2_000))
+    await store.delivery.heartbeat("w1", 100)
+    dlq_id = await dead_letter(store, body=b"x" * 1500)
+    letter = await store.admin.get_dead_letter(dlq_id)
+    assert letter is not None
+    assert await store.admin.delete_dead_letter(dlq_id)
+    page = await store.admin.read_log(Filter(), cursor=None, count=10, newest_first=False)
+    assert [entry.event.value for entry in page.entries] == ["C", "A", "E", "F"]
+    await finish(store, 1, body=b"x" * 1500)
+    await age_log(keys, redis_client, 300_000)
+    await expire_all(store)
+    assert letter.stored.id not in look().records
 
 
 async def test_departed_consumers_go_unless_they_have_something(

@@ -81,9 +81,9 @@ async def test_whatever_is_pending_is_listed_once(store: Store, partitions: int,
     assert set(found) == set(expected)
 
 
-async def test_the_oldest_come_first_in_each_place(store: Store, move_clock: MoveClock) -> None:
+async def test_the_oldest_come_first_in_each_place(store: Store) -> None:
     await store.delivery.heartbeat("w1", 0)
-    later = [await publish(store, delay_ms=60_000 - number) for number in range(4)]
+    later = [await publish(store, delay_ms=60_000 - 1000 * number) for number in range(4)]
     waiting = [await publish(store) for _ in range(4)]
     assert await listed(store) == [*reversed(later), *waiting]
 

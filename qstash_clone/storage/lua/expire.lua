@@ -1,5 +1,8 @@
 --[[
-expire.lua: retention: old log entries, old dead letters, consumers of workers that are gone.
+expire.lua: retention: old log entries with the finished records they speak of, old dead letters, departed consumers.
+
+The log is shortened from its old end only: while the oldest entry is past its age, or there are too many, or finished
+records take more memory than they may. What waits and what is a dead letter may lose its entries, never its record.
 
 KEYS
   1  meta     hash        description of the partition
@@ -8,16 +11,18 @@ KEYS
   4  dlq      stream      dead letters
   5  workers  sorted set  live workers
 ARGV
-  1  version           int
-  2  group             string
-  3  limit             int  about this many entries of each kind
-  4  log_retention_ms  int
-  5  log_max_entries   int
-  6  dlq_retention_ms  int
-  7  departed_ms       int  a consumer idle for this long with nothing pending is removed
-DERIVES  record of each dead letter dropped
+  1  version             int
+  2  group               string
+  3  limit               int  at most this many entries of each kind
+  4  log_retention_ms    int
+  5  log_max_entries     int
+  6  finished_max_bytes  int  of finished records; 0 is no limit
+  7  grace_ms            int  a finished record stays at least this long: calls may be repeated, messages asked for
+  8  dlq_retention_ms    int
+  9  departed_ms         int  a consumer idle for this long with nothing pending is removed
+DERIVES  record of each dead letter dropped, and of each message whose last entry is dropped
 RETURNS
-  {"ok", entries dropped}
+  {"ok", entries dropped, finished records dropped before their age}
   {"no_store"} | {"version", stored version}
 COST  O(limit + consumers)
 ]]
@@ -25,22 +30,68 @@ COST  O(limit + consumers)
 --@include record
 local meta, ready, log, dlq, workers = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local version, group, limit = ARGV[1], ARGV[2], tonumber(ARGV[3])
-local log_retention_ms, log_max_entries, dlq_retention_ms = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
-local departed_ms = tonumber(ARGV[7])
+local log_retention_ms, log_max_entries, finished_max_bytes = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local grace_ms, dlq_retention_ms, departed_ms = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 
 local partition, refusal = open_partition(meta, version)
 if refusal then
   return refusal
 end
-local function cutoff(retention_ms)
-  return string.format('%.0f-0', math.max(0, partition.now_ms - retention_ms))
+redis.call('EXISTS', log, dlq, workers)
+
+local LAST_ENTRY = {[68] = true, [88] = true, [90] = true} -- D, X, Z: see finish.lua
+local ID_BYTES = 12
+
+-- The record of a message whose last entry goes. age_ms: since that entry was written.
+local function drop_record(id, age_ms)
+  local key = message_key(partition.prefix, id)
+  if age_ms < grace_ms then
+    redis.call('PEXPIRE', key, grace_ms - age_ms)
+  else
+    redis.call('DEL', key)
+  end
 end
 
-redis.call('EXISTS', log, dlq, workers)
-local dropped = redis.call('XTRIM', log, 'MINID', '~', cutoff(log_retention_ms), 'LIMIT', limit)
-dropped = dropped + redis.call('XTRIM', log, 'MAXLEN', '~', log_max_entries, 'LIMIT', limit)
+local function shorten_log()
+  local length = redis.call('XLEN', log)
+  local finished_bytes = tonumber(redis.call('HGET', meta, 'fb') or 0)
+  if length == 0 and finished_bytes ~= 0 then
+    -- A call that broke off had left it behind.
+    redis.call('HDEL', meta, 'fb')
+  end
+  local oldest_ms = partition.now_ms - log_retention_ms
+  local dropped, shed, freed_bytes, first_kept = 0, 0, 0, nil
+  for _, entry in ipairs(redis.call('XRANGE', log, '-', '+', 'COUNT', limit)) do
+    local dash = string.find(entry[1], '-', 1, true)
+    local entry_ms = tonumber(string.sub(entry[1], 1, dash - 1))
+    local is_old = entry_ms < oldest_ms
+    local is_heavy = finished_max_bytes > 0 and finished_bytes - freed_bytes > finished_max_bytes
+    if not (is_old or is_heavy or length - dropped > log_max_entries) then
+      first_kept = entry[1]
+      break
+    end
+    local value = entry[2][2]
+    if LAST_ENTRY[string.byte(value)] then
+      drop_record(string.sub(value, 2, ID_BYTES + 1), partition.real_ms - entry_ms)
+      freed_bytes = freed_bytes + (#value > ID_BYTES + 1 and struct.unpack('>I4', value, ID_BYTES + 2) or 0)
+      shed = shed + (is_old and 0 or 1)
+    end
+    dropped = dropped + 1
+    first_kept = string.sub(entry[1], 1, dash) .. string.format('%.0f', tonumber(string.sub(entry[1], dash + 1)) + 1)
+  end
+  if dropped > 0 then
+    redis.call('XTRIM', log, 'MINID', first_kept)
+  end
+  if freed_bytes > 0 then
+    redis.call('HINCRBY', meta, 'fb', -freed_bytes)
+  end
+  return dropped, shed
+end
 
-for _, entry in ipairs(redis.call('XRANGE', dlq, '-', '(' .. cutoff(dlq_retention_ms), 'COUNT', limit)) do
+local dropped, shed = shorten_log()
+
+local oldest_dead = string.format('(%.0f-0', math.max(0, partition.now_ms - dlq_retention_ms))
+for _, entry in ipairs(redis.call('XRANGE', dlq, '-', oldest_dead, 'COUNT', limit)) do
   redis.call('DEL', message_key(partition.prefix, entry[2][2]))
   redis.call('XDEL', dlq, entry[1])
   dropped = dropped + 1
@@ -56,4 +107,4 @@ for _, fields in ipairs(redis.call('XINFO', 'CONSUMERS', ready, group)) do
     dropped = dropped + 1
   end
 end
-return {'ok', dropped}
+return {'ok', dropped, shed}
