@@ -13,7 +13,7 @@ import redis.asyncio
 
 from qstash_clone.clock import Clock
 from qstash_clone.domain.delivery import OutgoingRequest
-from qstash_clone.domain.message import Claim, Message, NewMessage, State
+from qstash_clone.domain.message import Claim, Extras, Message, NewMessage, State
 from qstash_clone.domain.outcome import AttemptResult
 from qstash_clone.ids import MessageId
 from qstash_clone.settings import Settings
@@ -124,13 +124,20 @@ class Rig:
         retries: int = 3,
         delay_ms: int = 0,
         retry_delay: str | None = None,
+        extras: Extras | None = None,
     ) -> MessageId:
         """A stored message."""
         message_id = self.real_store.publishing.new_message_id()
         await self.real_store.publishing.publish(
             NewMessage(
                 id=message_id,
-                message=Message(url=url, max_retries=retries, caller_ip="10.0.0.1", retry_delay_expression=retry_delay),
+                message=Message(
+                    url=url,
+                    max_retries=retries,
+                    caller_ip="10.0.0.1",
+                    retry_delay_expression=retry_delay,
+                    extras=extras,
+                ),
                 body=body,
                 lane="h:" + url.split("/")[2],
                 delay_ms=delay_ms,
@@ -142,6 +149,14 @@ class Rig:
         """Where the message is in its life; None once it is gone or cancelled."""
         stored = await self.real_store.admin.get_message(message_id)
         return None if stored is None else stored.state
+
+    async def deliver_all(self) -> None:
+        """Deliver what is ready, and what that leads to."""
+        seen = -1
+        while seen < self.store.calls["settle"]:
+            seen = self.store.calls["settle"]
+            await self.claims.step()
+            await self.idle()
 
     async def idle(self) -> None:
         """Wait until nothing is under way."""
