@@ -13,7 +13,7 @@ from qstash_clone.ids import MessageId
 from qstash_clone.storage.codec import HEAD_BYTES, STORAGE_VERSION, body_range, decode_claim, encode_attempt
 from qstash_clone.storage.commands import FAULTS, Argument, RedisCommands, translate
 from qstash_clone.storage.grouping import Grouper
-from qstash_clone.storage.interface import ClaimBatch, PromoteReport, SettleResult
+from qstash_clone.storage.interface import FOR_EVER_MS, ClaimBatch, PromoteReport, SettleResult
 from qstash_clone.storage.keys import CONSUMER_GROUP, PartitionKeys
 from qstash_clone.storage.publish_store import member_error
 from qstash_clone.storage.scripts import ScriptRunner
@@ -111,7 +111,14 @@ class RedisDeliveryStore:
         return [entry_id + b" " + fields.get(b"i", b"") for entry_id, fields in reply[0][1]]
 
     async def claim(
-        self, partition: int, consumer: str, limit: int, *, taken: Sequence[bytes] = (), reclaim: bool = False
+        self,
+        partition: int,
+        consumer: str,
+        limit: int,
+        *,
+        taken: Sequence[bytes] = (),
+        reclaim: bool = False,
+        reclaim_until_ms: int = FOR_EVER_MS,
     ) -> ClaimBatch:
         keys, limits = self._keys[partition], self._limits
         args: list[Argument] = [
@@ -120,6 +127,7 @@ class RedisDeliveryStore:
             consumer,
             limit,
             limits.lease_ms if reclaim else 0,
+            reclaim_until_ms,
             limits.max_claims,
             CLAIM_RECORD_BYTES,
             limits.dlq_retention_ms,

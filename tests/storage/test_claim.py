@@ -90,6 +90,16 @@ async def test_an_expired_lease_goes_to_another_worker_under_a_new_generation(
     assert look().letters(message_id) == "CAAD"
 
 
+async def test_a_call_that_was_held_up_reclaims_nothing(store: Store, age_leases: AgeLeases) -> None:
+    message_id = await publish(store)
+    now_ms = (await store.delivery.claim(0, "w1", 1)).now_ms
+    await age_leases()
+    late = await store.delivery.claim(0, "w2", 1, reclaim=True, reclaim_until_ms=now_ms - 1)
+    assert late.claims == []
+    in_time = await store.delivery.claim(0, "w2", 1, reclaim=True, reclaim_until_ms=now_ms + 60_000)
+    assert [claim.id for claim in in_time.claims] == [message_id]
+
+
 async def test_a_worker_reclaims_what_it_has_forgotten_itself(store: Store, age_leases: AgeLeases) -> None:
     await publish(store)
     await claim_one(store)

@@ -17,12 +17,13 @@ ARGV
   3  consumer          string  the worker asking
   4  limit             int     at most this many messages
   5  lease_ms          int     reclaim entries idle for this long; 0 for none
-  6  max_claims        int
-  7  record_bytes      int     return at most this much of a record, or its fixed part if that is more
-  8  dlq_retention_ms  int
-  9  grace_ms          int     how long a finished message stays readable
-  10  quarantine       bytes   encoded attempt to keep with a message that was claimed too often
-  11+ taken            two per entry: entry id, message id or "" for a doorbell
+  6  reclaim_until_ms  int     reclaim nothing after this time: while a call is held up, every lease ages
+  7  max_claims        int
+  8  record_bytes      int     return at most this much of a record, or its fixed part if that is more
+  9  dlq_retention_ms  int
+  10  grace_ms         int     how long a finished message stays readable
+  11  quarantine       bytes   encoded attempt to keep with a message that was claimed too often
+  12+ taken            two per entry: entry id, message id or "" for a doorbell
 DERIVES  record, waiting list and admitted set of each message
 RETURNS
   {"ok", now ms, current key, next key, rang 0|1, {dead-lettered id, ...}, {fault, ...}, entry id, id, record, ...}
@@ -36,8 +37,9 @@ COST  O(limit)
 --@include dead_letter
 local meta, ready, ring, parked, log, dlq = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local version, group, consumer, limit = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
-local lease_ms, max_claims, record_bytes = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
-local dlq_retention_ms, grace_ms, quarantine, first_taken = tonumber(ARGV[8]), tonumber(ARGV[9]), ARGV[10], 11
+local lease_ms, reclaim_until_ms, max_claims = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+local record_bytes, dlq_retention_ms, grace_ms = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
+local quarantine, first_taken = ARGV[11], 12
 
 local partition, refusal = open_partition(meta, version)
 if refusal then
@@ -148,7 +150,7 @@ for at = first_taken, #ARGV, 2 do
   end
 end
 
-if lease_ms > 0 then
+if lease_ms > 0 and partition.now_ms <= reclaim_until_ms then
   local start, rounds = '0-0', 0
   repeat
     rounds = rounds + 1
