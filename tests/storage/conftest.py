@@ -84,8 +84,10 @@ def sound_store(request: pytest.FixtureRequest) -> Iterator[None]:
     settings: Settings = request.getfixturevalue("settings")
     inspector: Inspector = request.getfixturevalue("inspector")
     yield
+    problems = inspector.problems(settings.key_namespace, settings.partitions)
+    inspector.clear(settings.key_namespace)
     if "breaks_invariants" not in request.fixturenames:
-        assert inspector.problems(settings.key_namespace, settings.partitions) == []
+        assert problems == []
 
 
 @pytest.fixture

@@ -1,0 +1,455 @@
+"""Random lives of messages, checked step by step against a tiny model and against what lies in Redis."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import redis.exceptions
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from qstash_clone.domain.message import Claim, NewMessage, Settlement, State
+from qstash_clone.ids import MessageId
+from qstash_clone.settings import Settings
+from qstash_clone.storage.interface import CancelResult, SettleResult
+from qstash_clone.storage.keys import CONSUMER_GROUP, PartitionKeys
+from qstash_clone.storage.partitions import partition_of
+from qstash_clone.storage.store import Store, open_store
+from tests.support.messages import delivered, failed, new_message, retry
+from tests.support.snapshot import Inspector, Partition, Record
+
+WORKERS = ["w1", "w2", "w3"]
+LANES = ["h:a", "h:b", "h:c", "h:d"]
+ENDS: dict[str, Callable[[Claim], Settlement]] = {
+    "delivered": delivered,
+    "retry": lambda claim: retry(claim, delay_ms=5_000),
+    "retry now": lambda claim: retry(claim, delay_ms=0),
+    "failed": failed,
+}
+DRAIN_ROUNDS = 60
+
+ResultT = TypeVar("ResultT")
+
+
+@dataclass(slots=True, kw_only=True)
+class Known:
+    """What the model knows of a message."""
+
+    new: NewMessage
+    state: State
+    generation: int = 0
+    claims: int = 0
+    retried: int = 0
+    cancel_requested: bool = False
+    is_aged: bool = False
+    """Its lease is over, whether its worker knows or not."""
+    taken_by: str | None = None
+    """A worker has read its entry and not claimed it yet, as far as that worker heard."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Worker:
+    capacity: int
+    held: list[Claim] = field(default_factory=list[Claim])
+    taken: dict[int, list[bytes]] = field(default_factory=dict[int, list[bytes]])
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """One example is one store on key names of its own."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        self.settings = settings
+        self.runner = asyncio.Runner()
+        self.inspector = Inspector(settings.redis_url)
+        self.inspector.clear(settings.key_namespace)
+        self.raw: Any = redis.Redis.from_url(settings.redis_url)  # pyright: ignore[reportUnknownMemberType]
+        self.known: dict[MessageId, Known] = {}
+        self.workers: dict[str, Worker] = {}
+        self.old_claims: list[Claim] = []
+        self.dead_letters: dict[str, MessageId] = {}
+        self.losing = 0
+        self.admitted_before: dict[tuple[int, str], set[bytes]] = {}
+        self.store: Store = self.run(open_store(settings))
+        self._lose_replies_on_demand()
+
+    def run(self, work: Coroutine[Any, Any, ResultT]) -> ResultT:
+        return self.runner.run(work)
+
+    def _lose_replies_on_demand(self) -> None:
+        send = self.store.commands.send
+
+        async def lossy(*command: Any) -> Any:
+            reply = await send(*command)
+            if command[0] == "EVALSHA" and self.losing:
+                self.losing -= 1
+                raise redis.exceptions.ConnectionError("it worked, but nobody heard")
+            return reply
+
+        self.store.commands.send = lossy
+
+    # What lies in Redis
+
+    def partitions(self) -> list[Partition]:
+        count = self.settings.partitions
+        return [self.inspector.read(self.settings.key_namespace, number, count) for number in range(count)]
+
+    def keys(self, partition: int) -> PartitionKeys:
+        return PartitionKeys(self.settings.key_namespace, partition, self.settings.partitions)
+
+    def age(self, message_ids: set[MessageId]) -> None:
+        """Make the leases of these messages expire."""
+        for number, partition in enumerate(self.partitions()):
+            for entry_id, message_id in partition.entries.items():
+                if message_id is not None and entry_id in partition.pending and message_id in message_ids:
+                    owner = partition.pending[entry_id]
+                    self.raw.xclaim(
+                        self.keys(number).ready, CONSUMER_GROUP, owner, 0, [entry_id], idle=3_600_000, justid=True
+                    )
+                    self.known[MessageId(message_id)].is_aged = True
+
+    # Steps
+
+    @initialize(capacity=st.sampled_from([1, 4, 20]))
+    def first_worker(self, capacity: int) -> None:
+        self.heartbeat("w1", capacity)
+
+    @rule(name=st.sampled_from(WORKERS), capacity=st.sampled_from([0, 1, 3, 8, 30]))
+    def heartbeat(self, name: str, capacity: int) -> None:
+        self.run(self.store.delivery.heartbeat(name, capacity))
+        self.workers.setdefault(name, Worker(capacity=capacity)).capacity = capacity
+
+    @rule(
+        lane=st.sampled_from(LANES),
+        delay_ms=st.sampled_from([0, 0, 0, 1_000, 60_000]),
+        body=st.sampled_from([b"", b"body", b"x" * 5_000]),
+        copies=st.integers(1, 4),
+    )
+    def publish(self, lane: str, delay_ms: int, body: bytes, copies: int) -> None:
+        messages = [new_message(self.store, lane=lane, delay_ms=delay_ms, body=body) for _ in range(copies)]
+
+        async def publish_all() -> None:
+            await asyncio.gather(*map(self.store.publishing.publish, messages))
+
+        self.run(publish_all())
+        for message in messages:
+            self.known[message.id] = Known(new=message, state=State.DELAYED if delay_ms else State.QUEUED)
+
+    @precondition(lambda self: self.known)
+    @rule(data=st.data())
+    def publish_again(self, data: st.DataObject) -> None:
+        known = self.pick(data, list(self.known.values()))
+        self.run(self.store.publishing.publish(known.new))
+
+    @rule()
+    def lose_the_next_reply(self) -> None:
+        self.losing = 1
+
+    @precondition(lambda self: self.workers)
+    @rule(data=st.data(), limit=st.integers(1, 3))
+    def wait(self, data: st.DataObject, limit: int) -> None:
+        name, number = self.pick(data, sorted(self.workers)), self.pick_partition(data)
+        if not any(entry not in self.partition(number).pending for entry in self.partition(number).entries):
+            return  # it would block
+        tokens = self.run(self.store.delivery.wait(number, name, limit, 1_000))
+        self.workers[name].taken.setdefault(number, []).extend(tokens)
+        for token in tokens:
+            known = self.known.get(MessageId(token.partition(b" ")[2]))
+            if known is not None:
+                known.taken_by = name
+
+    @precondition(lambda self: self.workers)
+    @rule(data=st.data(), limit=st.integers(1, 5), reclaim=st.booleans(), is_heard=st.sampled_from([True, True, False]))
+    def claim(self, data: st.DataObject, limit: int, reclaim: bool, is_heard: bool) -> None:
+        name, number = self.pick(data, sorted(self.workers)), self.pick_partition(data)
+        worker = self.workers[name]
+        tokens = worker.taken.get(number, [])
+        is_lossy = self.losing > 0
+        batch = self.run(self.store.delivery.claim(number, name, limit, taken=tokens, reclaim=reclaim))
+        assert len(batch.claims) <= max(limit, len(tokens))
+        for claim in batch.claims:
+            self.check_claim(claim, name, reclaim=reclaim, is_lossy=is_lossy)
+        for message_id in batch.dead_lettered:
+            self.check_quarantine(self.known[message_id], reclaim=reclaim, is_lossy=is_lossy)
+        self.take_over_what_only_redis_knows(number, name, reclaim=reclaim, is_lossy=is_lossy)
+        if is_heard:
+            worker.held += batch.claims
+            worker.taken.pop(number, None)
+            for known in self.known.values():
+                if known.taken_by == name and partition_of(known.new.id, self.settings.partitions) == number:
+                    known.taken_by = None
+        # Else the worker goes on without an answer: it keeps what it had taken, and forgets the rest.
+
+    def check_claim(self, claim: Claim, name: str, *, reclaim: bool, is_lossy: bool) -> None:
+        known = self.known[claim.id]
+        assert (claim.message, claim.retried) == (known.new.message, known.retried)
+        assert claim.body == known.new.body
+        assert not known.cancel_requested
+        is_repeated = known.state is State.ACTIVE and known.taken_by == name
+        if not is_repeated and not is_lossy:
+            assert known.state is State.QUEUED or (reclaim and known.is_aged and known.state is State.ACTIVE)
+            assert (claim.generation, claim.claims) == (known.generation + 1, known.claims + 1)
+        elif is_repeated and not known.is_aged and not is_lossy:
+            assert (claim.generation, claim.claims) == (known.generation, known.claims)
+        known.state, known.generation, known.claims, known.is_aged = State.ACTIVE, claim.generation, claim.claims, False
+
+    def check_quarantine(self, known: Known, *, reclaim: bool, is_lossy: bool) -> None:
+        assert is_lossy or (reclaim and known.is_aged and known.claims >= self.settings.max_claims)
+        known.state, known.generation = State.FAILED, known.generation + 1
+
+    def take_over_what_only_redis_knows(self, number: int, name: str, *, reclaim: bool, is_lossy: bool) -> None:
+        """Cancellations that won, and leases whose reply was lost."""
+        for message_id, record in self.partition(number).records.items():
+            known, stored = self.known[MessageId(message_id)], record.stored
+            if stored.state is State.CANCELED and known.state is not State.CANCELED:
+                assert known.cancel_requested
+                assert known.state is State.QUEUED or reclaim or known.taken_by == name
+                known.state = State.CANCELED
+            elif is_lossy and (stored.state, stored.generation) != (known.state, known.generation):
+                assert stored.state in (State.ACTIVE, State.FAILED)
+                assert stored.generation > known.generation
+                known.state, known.generation, known.claims = stored.state, stored.generation, stored.claims
+                known.is_aged = False
+
+    @precondition(lambda self: any(worker.held for worker in self.workers.values()))
+    @rule(data=st.data(), end=st.sampled_from(sorted(ENDS)))
+    def settle(self, data: st.DataObject, end: str) -> None:
+        name = self.pick(data, sorted(name for name, worker in self.workers.items() if worker.held))
+        worker = self.workers[name]
+        claim = worker.held.pop(data.draw(st.integers(0, len(worker.held) - 1)))
+        self.old_claims.append(claim)
+        self.check_settlement(claim, end)
+
+    @precondition(lambda self: self.old_claims)
+    @rule(data=st.data(), end=st.sampled_from(sorted(ENDS)))
+    def settle_something_old(self, data: st.DataObject, end: str) -> None:
+        self.check_settlement(self.pick(data, self.old_claims), end)
+
+    def check_settlement(self, claim: Claim, end: str) -> None:
+        known = self.known[claim.id]
+        result = self.run(self.store.delivery.settle(ENDS[end](claim)))
+        if claim.generation != known.generation:
+            assert result is SettleResult.STALE
+            return
+        if known.state is not State.ACTIVE:
+            assert result is (SettleResult.CANCELED if known.state is State.CANCELED else SettleResult.SETTLED)
+            return
+        known.retried, known.claims = known.retried + 1, 0
+        if end == "delivered":
+            known.state = State.DELIVERED
+        elif known.cancel_requested:
+            known.state = State.CANCELED
+        else:
+            known.state = State.FAILED if end == "failed" else State.DELAYED
+        assert result is (SettleResult.CANCELED if known.state is State.CANCELED else SettleResult.SETTLED)
+
+    @precondition(lambda self: any(worker.held for worker in self.workers.values()))
+    @rule(data=st.data())
+    def extend(self, data: st.DataObject) -> None:
+        name, number = self.pick(data, sorted(self.workers)), self.pick_partition(data)
+        claims = [claim for claim in self.workers[name].held if claim.partition == number]
+        lost = self.run(self.store.delivery.extend(number, name, claims))
+        current: list[Claim] = []
+        for claim in claims:
+            known = self.known[claim.id]
+            if (known.state, known.generation) == (State.ACTIVE, claim.generation):
+                current.append(claim)
+                known.is_aged = False
+        assert lost == [claim for claim in claims if claim not in current]
+
+    @precondition(lambda self: any(worker.held for worker in self.workers.values()))
+    @rule(data=st.data())
+    def release(self, data: st.DataObject) -> None:
+        name, number = self.pick(data, sorted(self.workers)), self.pick_partition(data)
+        worker = self.workers[name]
+        claims = [claim for claim in worker.held if claim.partition == number]
+        self.run(self.store.delivery.release(claims))
+        worker.held = [claim for claim in worker.held if claim.partition != number]
+        self.old_claims += claims
+        for claim in claims:
+            known = self.known[claim.id]
+            if (known.state, known.generation) == (State.ACTIVE, claim.generation):
+                known.state, known.generation, known.claims = State.QUEUED, known.generation + 1, known.claims - 1
+                known.is_aged = False
+
+    @precondition(lambda self: self.known)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        known = self.pick(data, list(self.known.values()))
+        result = self.run(self.store.admin.cancel(known.new.id))
+        if known.state.is_final:
+            assert result is CancelResult.NOT_FOUND or known.state is State.CANCELED
+        elif known.state is not State.ACTIVE:
+            assert result is CancelResult.CANCELED
+            known.state = State.CANCELED
+        elif known.cancel_requested:
+            assert result in (CancelResult.ALREADY_REQUESTED, CancelResult.REQUESTED)
+        else:
+            assert result is CancelResult.REQUESTED
+            known.cancel_requested = True
+
+    @precondition(lambda self: self.workers)
+    @rule(data=st.data())
+    def crash(self, data: st.DataObject) -> None:
+        """The worker forgets everything, and its leases run out."""
+        name = self.pick(data, sorted(self.workers))
+        worker = self.workers[name]
+        self.old_claims += worker.held
+        worker.held, worker.taken = [], {}
+        owned: set[MessageId] = set()
+        for partition in self.partitions():
+            owned |= {MessageId(partition.entries[e] or b"") for e, owner in partition.pending.items() if owner == name}
+        for known in self.known.values():
+            known.taken_by = None if known.taken_by == name else known.taken_by
+        self.age(owned & self.known.keys())
+
+    @precondition(lambda self: self.known)
+    @rule(data=st.data())
+    def stall(self, data: st.DataObject) -> None:
+        """A lease runs out while its worker still works on."""
+        self.age({self.pick(data, list(self.known))})
+
+    @precondition(lambda self: self.workers)
+    @rule(data=st.data())
+    def leave(self, data: st.DataObject) -> None:
+        name = self.pick(data, sorted(self.workers))
+        self.run(self.store.delivery.leave(name))
+        worker = self.workers.pop(name)
+        self.old_claims += worker.held
+        for known in self.known.values():
+            known.taken_by = None if known.taken_by == name else known.taken_by
+
+    @rule(ms=st.sampled_from([1_000, 5_000, 60_000]))
+    def move_clock(self, ms: int) -> None:
+        for number in range(self.settings.partitions):
+            self.raw.hincrby(self.keys(number).meta, "off", ms)
+
+    @rule(data=st.data(), limit=st.integers(1, 10))
+    def promote(self, data: st.DataObject, limit: int) -> None:
+        number = self.pick_partition(data)
+        before = sorted((due_ms, message_id) for message_id, due_ms in self.partition(number).timers.items())
+        is_lossy = self.losing > 0
+        report = self.run(self.store.delivery.promote(number, limit))
+        left = self.partition(number).timers
+        gone = [MessageId(message_id) for _, message_id in before if message_id not in left]
+        assert gone == [message_id for _, message_id in before[: len(gone)]], "the earliest go first"
+        due = [message_id for due_ms, message_id in before if due_ms <= report.now_ms]
+        assert is_lossy or len(gone) == report.promoted == min(limit, len(due))
+        assert report.next_due_ms == (min(left.values()) if left else None)
+        for message_id in gone:
+            assert self.known[message_id].state is State.DELAYED
+            self.known[message_id].state = State.QUEUED
+
+    @precondition(lambda self: self.dead_letters)
+    @rule(data=st.data())
+    def retry_dead_letter(self, data: st.DataObject) -> None:
+        dlq_id = self.pick(data, sorted(self.dead_letters))
+        old = self.known[self.dead_letters[dlq_id]]
+        new_id = self.run(self.store.admin.retry_dead_letter(dlq_id))
+        assert new_id is not None
+        new = NewMessage(id=new_id, message=old.new.message, body=old.new.body, lane=old.new.lane)
+        self.known[new_id] = Known(new=new, state=State.QUEUED)
+
+    @precondition(lambda self: self.dead_letters)
+    @rule(data=st.data())
+    def delete_dead_letter(self, data: st.DataObject) -> None:
+        dlq_id = self.pick(data, sorted(self.dead_letters))
+        assert self.run(self.store.admin.delete_dead_letter(dlq_id))
+        # Nothing is left of it: a publish that is repeated now would be a new message.
+        del self.known[self.dead_letters[dlq_id]]
+        self.old_claims = [claim for claim in self.old_claims if claim.id in self.known]
+        for worker in self.workers.values():
+            worker.held = [claim for claim in worker.held if claim.id in self.known]
+
+    # Checks
+
+    @invariant()
+    def redis_agrees(self) -> None:
+        assert self.inspector.problems(self.settings.key_namespace, self.settings.partitions) == []
+        records: dict[bytes, Record] = {}
+        for partition in self.partitions():
+            records |= partition.records
+        assert records.keys() == self.known.keys()
+        for message_id, known in self.known.items():
+            stored = records[message_id].stored
+            found = (stored.state, stored.generation, stored.claims, stored.retried, stored.cancel_requested)
+            # A quarantined message keeps its count of claims.
+            claims = stored.claims if known.state is State.FAILED else known.claims
+            assert found == (known.state, known.generation, claims, known.retried, known.cancel_requested)
+            assert (stored.lane, stored.body) == (known.new.lane, known.new.body)
+
+    @invariant()
+    def dead_letters_are_listed(self) -> None:
+        page = self.run(self.store.admin.list_dead_letters(cursor=None, count=10_000, newest_first=False))
+        self.dead_letters = {entry.dlq_id: entry.stored.id for entry in page.entries}
+        for entry in page.entries:
+            assert self.known[entry.stored.id].state is State.FAILED
+
+    @invariant()
+    def no_lane_takes_all(self) -> None:
+        now: dict[tuple[int, str], set[bytes]] = {}
+        for number, partition in enumerate(self.partitions()):
+            capacity = sum(partition.capacity.values())
+            assert int(partition.meta["cap"]) == capacity
+            for lane, ids in partition.admitted.items():
+                now[number, lane] = ids
+                others = len(partition.entries) - len(ids)
+                if ids - self.admitted_before.get((number, lane), set()):
+                    assert len(ids) - 1 <= max(0, capacity - others), "at its last admission it held less than was free"
+        self.admitted_before = now
+
+    def teardown(self) -> None:
+        try:
+            self.losing = 0
+            self.drain()
+        finally:
+            self.run(self.store.aclose())
+            self.runner.close()
+            self.inspector.clear(self.settings.key_namespace)
+            self.inspector.close()
+            self.raw.close()
+
+    def drain(self) -> None:
+        """One worker works on: everything ends, and what is left has a lifetime or an owner."""
+        for name in list(self.workers):
+            self.run(self.store.delivery.leave(name))
+        delivery = self.store.delivery
+        for _ in range(DRAIN_ROUNDS):
+            self.run(delivery.heartbeat("last", 12))
+            self.move_clock(60_000)
+            self.age(set(self.known))
+            for number in range(self.settings.partitions):
+                self.run(delivery.promote(number, 100))
+                for claim in self.run(delivery.claim(number, "last", 100, reclaim=True)).claims:
+                    assert self.run(delivery.settle(delivered(claim))) is SettleResult.SETTLED
+            if all(record.stored.state.is_final for one in self.partitions() for record in one.records.values()):
+                break
+        for partition in self.partitions():
+            assert [r for r in partition.records.values() if not r.stored.state.is_final] == [], (
+                "nothing waits for ever"
+            )
+            assert (partition.timers, partition.ring, partition.parked) == ({}, [], set())
+            assert (partition.lanes, partition.admitted) == ({}, {})
+        self.expire()
+
+    def expire(self) -> None:
+        self.run(self.store.delivery.leave("last"))
+        self.move_clock(self.settings.log_retention_ms + self.settings.dlq_retention_ms + 60_000)
+        for number in range(self.settings.partitions):
+            while self.run(self.store.delivery.expire(number, 500)):
+                pass
+            partition = self.partition(number)
+            assert (partition.log, partition.dlq, partition.workers, partition.capacity) == ([], [], set(), {})
+            assert all(record.ttl_ms > 0 for record in partition.records.values())
+
+    # Choices
+
+    def partition(self, number: int) -> Partition:
+        return self.inspector.read(self.settings.key_namespace, number, self.settings.partitions)
+
+    def pick(self, data: st.DataObject, among: list[ResultT]) -> ResultT:
+        return among[data.draw(st.integers(0, len(among) - 1))]
+
+    def pick_partition(self, data: st.DataObject) -> int:
+        return data.draw(st.integers(0, self.settings.partitions - 1))
