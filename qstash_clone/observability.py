@@ -157,6 +157,9 @@ class _Sink:
         lines = self._lines
         taken = lines[:]
         del lines[: len(taken)]
+        if lines:
+            # What came in between was not the first of an empty list, so nobody was woken for it.
+            self._wake.set()
         if self._dropped:
             dropped, self._dropped = self._dropped, 0
             taken.append(_format(logging.WARNING, LOG_DROPPED, {"events": dropped}))
