@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import redis.exceptions
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from qstash_clone.domain.message import Claim, NewMessage, Settlement, State
 from qstash_clone.ids import MessageId
@@ -23,11 +23,17 @@ WORKERS = ["w1", "w2", "w3"]
 LANES = ["h:a", "h:b", "h:c", "h:d"]
 ENDS: dict[str, Callable[[Claim], Settlement]] = {
     "delivered": delivered,
-    "retry": lambda claim: retry(claim, delay_ms=5_000),
+    "retry": lambda claim: retry(claim, delay_ms=SOON_MS),
     "retry now": lambda claim: retry(claim, delay_ms=0),
     "failed": failed,
 }
 DRAIN_ROUNDS = 60
+AT = st.integers(0, 999)
+"""Chooses among what there is. What is drawn never depends on the store: two runs of an example differ by a
+millisecond here and there, and with it in the order of timers."""
+NUMBER = st.integers(0, 5)
+SOON_MS, LATER_MS = 100_000, 1_000_000
+"""Longer than an example takes, so that only a moved clock makes anything due."""
 
 ResultT = TypeVar("ResultT")
 
@@ -122,7 +128,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(
         lane=st.sampled_from(LANES),
-        delay_ms=st.sampled_from([0, 0, 0, 1_000, 60_000]),
+        delay_ms=st.sampled_from([0, 0, 0, SOON_MS, LATER_MS]),
         body=st.sampled_from([b"", b"body", b"x" * 5_000]),
         copies=st.integers(1, 4),
     )
@@ -136,20 +142,22 @@ class StoreMachine(RuleBasedStateMachine):
         for message in messages:
             self.known[message.id] = Known(new=message, state=State.DELAYED if delay_ms else State.QUEUED)
 
-    @precondition(lambda self: self.known)
-    @rule(data=st.data())
-    def publish_again(self, data: st.DataObject) -> None:
-        known = self.pick(data, list(self.known.values()))
+    @rule(at=AT)
+    def publish_again(self, at: int) -> None:
+        if not self.known:
+            return
+        known = self.pick(at, list(self.known.values()))
         self.run(self.store.publishing.publish(known.new))
 
     @rule()
     def lose_the_next_reply(self) -> None:
         self.losing = 1
 
-    @precondition(lambda self: self.workers)
-    @rule(data=st.data(), limit=st.integers(1, 3))
-    def wait(self, data: st.DataObject, limit: int) -> None:
-        name, number = self.pick(data, sorted(self.workers)), self.pick_partition(data)
+    @rule(at=AT, number=NUMBER, limit=st.integers(1, 3))
+    def wait(self, at: int, number: int, limit: int) -> None:
+        if not self.workers:
+            return
+        name, number = self.pick(at, sorted(self.workers)), number % self.settings.partitions
         if not any(entry not in self.partition(number).pending for entry in self.partition(number).entries):
             return  # it would block
         tokens = self.run(self.store.delivery.wait(number, name, limit, 1_000))
@@ -159,10 +167,17 @@ class StoreMachine(RuleBasedStateMachine):
             if known is not None:
                 known.taken_by = name
 
-    @precondition(lambda self: self.workers)
-    @rule(data=st.data(), limit=st.integers(1, 5), reclaim=st.booleans(), is_heard=st.sampled_from([True, True, False]))
-    def claim(self, data: st.DataObject, limit: int, reclaim: bool, is_heard: bool) -> None:
-        name, number = self.pick(data, sorted(self.workers)), self.pick_partition(data)
+    @rule(
+        at=AT,
+        number=NUMBER,
+        limit=st.integers(1, 5),
+        reclaim=st.booleans(),
+        is_heard=st.sampled_from([True, True, False]),
+    )
+    def claim(self, at: int, number: int, limit: int, reclaim: bool, is_heard: bool) -> None:
+        if not self.workers:
+            return
+        name, number = self.pick(at, sorted(self.workers)), number % self.settings.partitions
         worker = self.workers[name]
         tokens = worker.taken.get(number, [])
         is_lossy = self.losing > 0
@@ -212,19 +227,21 @@ class StoreMachine(RuleBasedStateMachine):
                 known.state, known.generation, known.claims = stored.state, stored.generation, stored.claims
                 known.is_aged = False
 
-    @precondition(lambda self: any(worker.held for worker in self.workers.values()))
-    @rule(data=st.data(), end=st.sampled_from(sorted(ENDS)))
-    def settle(self, data: st.DataObject, end: str) -> None:
-        name = self.pick(data, sorted(name for name, worker in self.workers.items() if worker.held))
-        worker = self.workers[name]
-        claim = worker.held.pop(data.draw(st.integers(0, len(worker.held) - 1)))
+    @rule(at=AT, end=st.sampled_from(sorted(ENDS)))
+    def settle(self, at: int, end: str) -> None:
+        holders = sorted(name for name, worker in self.workers.items() if worker.held)
+        if not holders:
+            return
+        held = self.workers[self.pick(at, holders)].held
+        claim = held.pop(at % len(held))
         self.old_claims.append(claim)
         self.check_settlement(claim, end)
 
-    @precondition(lambda self: self.old_claims)
-    @rule(data=st.data(), end=st.sampled_from(sorted(ENDS)))
-    def settle_something_old(self, data: st.DataObject, end: str) -> None:
-        self.check_settlement(self.pick(data, self.old_claims), end)
+    @rule(at=AT, end=st.sampled_from(sorted(ENDS)))
+    def settle_something_old(self, at: int, end: str) -> None:
+        if not self.old_claims:
+            return
+        self.check_settlement(self.pick(at, self.old_claims), end)
 
     def check_settlement(self, claim: Claim, end: str) -> None:
         known = self.known[claim.id]
@@ -244,10 +261,11 @@ class StoreMachine(RuleBasedStateMachine):
             known.state = State.FAILED if end == "failed" else State.DELAYED
         assert result is (SettleResult.CANCELED if known.state is State.CANCELED else SettleResult.SETTLED)
 
-    @precondition(lambda self: any(worker.held for worker in self.workers.values()))
-    @rule(data=st.data())
-    def extend(self, data: st.DataObject) -> None:
-        name, number = self.pick(data, sorted(self.workers)), self.pick_partition(data)
+    @rule(at=AT, number=NUMBER)
+    def extend(self, at: int, number: int) -> None:
+        if not self.workers:
+            return
+        name, number = self.pick(at, sorted(self.workers)), number % self.settings.partitions
         claims = [claim for claim in self.workers[name].held if claim.partition == number]
         lost = self.run(self.store.delivery.extend(number, name, claims))
         current: list[Claim] = []
@@ -258,10 +276,11 @@ class StoreMachine(RuleBasedStateMachine):
                 known.is_aged = False
         assert lost == [claim for claim in claims if claim not in current]
 
-    @precondition(lambda self: any(worker.held for worker in self.workers.values()))
-    @rule(data=st.data())
-    def release(self, data: st.DataObject) -> None:
-        name, number = self.pick(data, sorted(self.workers)), self.pick_partition(data)
+    @rule(at=AT, number=NUMBER)
+    def release(self, at: int, number: int) -> None:
+        if not self.workers:
+            return
+        name, number = self.pick(at, sorted(self.workers)), number % self.settings.partitions
         worker = self.workers[name]
         claims = [claim for claim in worker.held if claim.partition == number]
         self.run(self.store.delivery.release(claims))
@@ -273,10 +292,11 @@ class StoreMachine(RuleBasedStateMachine):
                 known.state, known.generation, known.claims = State.QUEUED, known.generation + 1, known.claims - 1
                 known.is_aged = False
 
-    @precondition(lambda self: self.known)
-    @rule(data=st.data())
-    def cancel(self, data: st.DataObject) -> None:
-        known = self.pick(data, list(self.known.values()))
+    @rule(at=AT)
+    def cancel(self, at: int) -> None:
+        if not self.known:
+            return
+        known = self.pick(at, list(self.known.values()))
         result = self.run(self.store.admin.cancel(known.new.id))
         if known.state.is_final:
             assert result is CancelResult.NOT_FOUND or known.state is State.CANCELED
@@ -289,11 +309,12 @@ class StoreMachine(RuleBasedStateMachine):
             assert result is CancelResult.REQUESTED
             known.cancel_requested = True
 
-    @precondition(lambda self: self.workers)
-    @rule(data=st.data())
-    def crash(self, data: st.DataObject) -> None:
+    @rule(at=AT)
+    def crash(self, at: int) -> None:
         """The worker forgets everything, and its leases run out."""
-        name = self.pick(data, sorted(self.workers))
+        if not self.workers:
+            return
+        name = self.pick(at, sorted(self.workers))
         worker = self.workers[name]
         self.old_claims += worker.held
         worker.held, worker.taken = [], {}
@@ -304,30 +325,32 @@ class StoreMachine(RuleBasedStateMachine):
             known.taken_by = None if known.taken_by == name else known.taken_by
         self.age(owned & self.known.keys())
 
-    @precondition(lambda self: self.known)
-    @rule(data=st.data())
-    def stall(self, data: st.DataObject) -> None:
+    @rule(at=AT)
+    def stall(self, at: int) -> None:
         """A lease runs out while its worker still works on."""
-        self.age({self.pick(data, list(self.known))})
+        if not self.known:
+            return
+        self.age({self.pick(at, list(self.known))})
 
-    @precondition(lambda self: self.workers)
-    @rule(data=st.data())
-    def leave(self, data: st.DataObject) -> None:
-        name = self.pick(data, sorted(self.workers))
+    @rule(at=AT)
+    def leave(self, at: int) -> None:
+        if not self.workers:
+            return
+        name = self.pick(at, sorted(self.workers))
         self.run(self.store.delivery.leave(name))
         worker = self.workers.pop(name)
         self.old_claims += worker.held
         for known in self.known.values():
             known.taken_by = None if known.taken_by == name else known.taken_by
 
-    @rule(ms=st.sampled_from([1_000, 5_000, 60_000]))
+    @rule(ms=st.sampled_from([SOON_MS, LATER_MS]))
     def move_clock(self, ms: int) -> None:
         for number in range(self.settings.partitions):
             self.raw.hincrby(self.keys(number).meta, "off", ms)
 
-    @rule(data=st.data(), limit=st.integers(1, 10))
-    def promote(self, data: st.DataObject, limit: int) -> None:
-        number = self.pick_partition(data)
+    @rule(number=NUMBER, limit=st.integers(1, 10))
+    def promote(self, number: int, limit: int) -> None:
+        number %= self.settings.partitions
         before = sorted((due_ms, message_id) for message_id, due_ms in self.partition(number).timers.items())
         is_lossy = self.losing > 0
         report = self.run(self.store.delivery.promote(number, limit))
@@ -341,20 +364,22 @@ class StoreMachine(RuleBasedStateMachine):
             assert self.known[message_id].state is State.DELAYED
             self.known[message_id].state = State.QUEUED
 
-    @precondition(lambda self: self.dead_letters)
-    @rule(data=st.data())
-    def retry_dead_letter(self, data: st.DataObject) -> None:
-        dlq_id = self.pick(data, sorted(self.dead_letters))
+    @rule(at=AT)
+    def retry_dead_letter(self, at: int) -> None:
+        if not self.dead_letters:
+            return
+        dlq_id = self.pick(at, sorted(self.dead_letters))
         old = self.known[self.dead_letters[dlq_id]]
         new_id = self.run(self.store.admin.retry_dead_letter(dlq_id))
         assert new_id is not None
         new = NewMessage(id=new_id, message=old.new.message, body=old.new.body, lane=old.new.lane)
         self.known[new_id] = Known(new=new, state=State.QUEUED)
 
-    @precondition(lambda self: self.dead_letters)
-    @rule(data=st.data())
-    def delete_dead_letter(self, data: st.DataObject) -> None:
-        dlq_id = self.pick(data, sorted(self.dead_letters))
+    @rule(at=AT)
+    def delete_dead_letter(self, at: int) -> None:
+        if not self.dead_letters:
+            return
+        dlq_id = self.pick(at, sorted(self.dead_letters))
         assert self.run(self.store.admin.delete_dead_letter(dlq_id))
         # Nothing is left of it: a publish that is repeated now would be a new message.
         del self.known[self.dead_letters[dlq_id]]
@@ -417,7 +442,7 @@ class StoreMachine(RuleBasedStateMachine):
         delivery = self.store.delivery
         for _ in range(DRAIN_ROUNDS):
             self.run(delivery.heartbeat("last", 12))
-            self.move_clock(60_000)
+            self.move_clock(LATER_MS)
             self.age(set(self.known))
             for number in range(self.settings.partitions):
                 self.run(delivery.promote(number, 100))
@@ -448,8 +473,5 @@ class StoreMachine(RuleBasedStateMachine):
     def partition(self, number: int) -> Partition:
         return self.inspector.read(self.settings.key_namespace, number, self.settings.partitions)
 
-    def pick(self, data: st.DataObject, among: list[ResultT]) -> ResultT:
-        return among[data.draw(st.integers(0, len(among) - 1))]
-
-    def pick_partition(self, data: st.DataObject) -> int:
-        return data.draw(st.integers(0, self.settings.partitions - 1))
+    def pick(self, at: int, among: list[ResultT]) -> ResultT:
+        return among[at % len(among)]

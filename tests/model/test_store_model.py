@@ -33,7 +33,7 @@ def redis_server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
 @pytest.mark.timeout(3600 if IS_LONG else 120)
 @pytest.mark.parametrize("partitions", [1, 3])
 def test_random_lives(settings: Settings, partitions: int) -> None:
-    changed = replace(settings, partitions=partitions, max_claims=3)
+    changed = replace(settings, partitions=partitions, max_claims=3, lease_ms=600_000)
     run: Any = run_state_machine_as_test
     run(
         lambda: StoreMachine(changed),

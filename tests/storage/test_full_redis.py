@@ -169,6 +169,14 @@ async def test_each_step_alone_goes_on(
     assert len(ids) == len(claims)
 
 
+async def test_entries_that_were_taken_are_claimed(store: Store, limit: Limit) -> None:
+    message_id = await publish(store)
+    taken = await store.delivery.wait(0, "w1", 1, 1000)
+    await limit.reach()
+    [claim] = (await store.delivery.claim(0, "w1", 1, taken=taken)).claims
+    assert claim.id == message_id
+
+
 async def test_quarantine_goes_on(store: Store, settings: Settings, limit: Limit, age_leases: AgeLeases) -> None:
     message_id = await publish(store)
     await limit.reach()

@@ -139,8 +139,7 @@ async def test_one_member_that_fails_fails_alone(
         results = await asyncio.gather(
             *(store.publishing.publish(message) for message in messages), return_exceptions=True
         )
-    # A record of another type counts as stored: it exists.
-    assert [type(result) for result in results] == [type(None), type(None), StorageUnavailable, type(None)]
+    assert [type(result) for result in results] == [type(None), StorageUnavailable, StorageUnavailable, type(None)]
     assert set(look().records) == {messages[0].id, messages[3].id}
     await store.publishing.publish(messages[2])
     assert messages[2].id in look().records
@@ -218,6 +217,23 @@ async def test_where_somebody_waits_nobody_overtakes(store: Store, look: Look) -
     await store.delivery.heartbeat("w1", 20)
     claimed: list[MessageId] = [claim.id for claim in await claim_all(store)]
     assert claimed == ids
+
+
+async def test_where_room_has_come_but_somebody_waits_nobody_overtakes(store: Store, look: Look) -> None:
+    """A cancelled message gives its place back, and the next turn is only given with the next settlement."""
+    await store.delivery.heartbeat("w1", 4)
+    first, second, waiting = [await publish(store) for _ in range(3)]
+    await store.admin.cancel(first)
+    last = await publish(store)
+    assert look().lanes == {LANE: [waiting, last]}
+    assert look().admitted == {LANE: {second}}
+
+
+async def test_a_single_message_that_has_to_wait_gets_its_turn(opened: Opened, settings: Settings) -> None:
+    store = await opened(settings)
+    message_id = await publish(store)
+    await store.delivery.heartbeat("w1", 1)
+    assert (await claim_one(store)).id == message_id
 
 
 @pytest.mark.parametrize("partitions", [3])

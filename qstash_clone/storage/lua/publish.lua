@@ -36,7 +36,7 @@ redis.call('XLEN', log)
 
 local function store(id, delay_ms, not_before_ms, lane, lane_at, encoded, body)
   local key = message_key(partition.prefix, id)
-  if redis.call('EXISTS', key) == 1 then
+  if redis.call('STRLEN', key) > 0 then
     return
   end
   local look = look_at_lane(partition, ready, ring, lane)
