@@ -1,20 +1,21 @@
 """claim.lua: leases go to one worker at a time, under a new generation, and no reply that is lost loses a message."""
 
 import asyncio
+import dataclasses
 from typing import Any
 
 import pytest
 
 from qstash_clone.domain.message import Claim, State
 from qstash_clone.ids import MessageId
-from qstash_clone.settings import Settings
+from qstash_clone.settings import RULES, Settings
 from qstash_clone.storage.codec import HEAD_BYTES, encode_message
 from qstash_clone.storage.delivery_store import CLAIM_RECORD_BYTES
 from qstash_clone.storage.grouping import MAX_BYTES
 from qstash_clone.storage.interface import SettleResult
 from qstash_clone.storage.keys import CONSUMER_GROUP, PartitionKeys
 from qstash_clone.storage.scripts import Script
-from qstash_clone.storage.store import Store
+from qstash_clone.storage.store import Store, open_store
 from tests.storage.conftest import AgeLeases, Look, MoveClock
 from tests.support.damage import damaged
 from tests.support.lossy_proxy import LossyProxy
@@ -436,3 +437,19 @@ async def test_log_sequences_of_the_contract(store: Store, move_clock: MoveClock
     canceled = await publish(store, delay_ms=60_000)
     await store.admin.cancel(canceled)
     assert look().letters(canceled) == "CQX"
+
+
+async def test_the_most_claims_that_the_settings_allow_are_counted(
+    settings: Settings, redis_client: Any, keys: PartitionKeys, age_leases: AgeLeases
+) -> None:
+    most = int(RULES["max_claims"].maximum or 0)
+    store = await open_store(dataclasses.replace(settings, max_claims=most))
+    try:
+        await store.delivery.heartbeat("w1", 10)
+        message_id = await publish(store)
+        await claim_one(store)
+        await redis_client.setrange(keys.message(message_id), 3, bytes([min(most, 255)]))
+        await age_leases()
+        assert (await store.delivery.claim(0, "w2", 10, reclaim=True)).dead_lettered == [message_id]
+    finally:
+        await store.aclose()
