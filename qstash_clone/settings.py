@@ -168,7 +168,7 @@ class Settings:
         DAY_MS, _PROTOCOL, "Longest default wait before a retry.", parse=rules.whole, minimum=0, maximum=365 * DAY_MS
     )
     default_retries: int = rules.setting(
-        3, _PROTOCOL, "Retries of a message that names no number.", parse=rules.whole, minimum=0, maximum=100_000
+        3, _PROTOCOL, "Retries of a message that names no number.", parse=rules.whole, minimum=0, maximum=10_000
     )
     max_retries: int = rules.setting(
         1000, _PROTOCOL, "Most retries a message may ask for.", parse=rules.whole, minimum=0, maximum=10_000
