@@ -4,6 +4,7 @@ import secrets
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Final
 
 from qstash_clone.domain.message import DeadLetter, SigningKeys, State, StoredMessage
@@ -19,6 +20,9 @@ from qstash_clone.storage.scripts import REPLAY_WINDOW_MS, ScriptRunner
 _ALPHANUMERIC: Final = string.ascii_letters + string.digits
 FREE_BYTES_NEEDED: Final = 1_048_576
 """Below this much room under `maxmemory` the store counts as full: one message may be as large."""
+PAGE_BYTES: Final = 8_388_608
+"""Records on one page of dead letters, or a single larger one: reading and encoding more at once would hold everybody
+else up."""
 
 
 def new_signing_key() -> str:
@@ -121,13 +125,16 @@ class RedisAdminStore:
                 candidates.append((place, self._keys[partition], MessageId(fields[b"i"])))
         candidates.sort(key=lambda candidate: candidate[0], reverse=newest_first)
         page = candidates[:count]
+        sizes = await self._commands.ask_all([("STRLEN", keys.message(message_id)) for _, keys, message_id in page])
+        ends = [end for end, total_bytes in enumerate(accumulate(sizes), 1) if total_bytes <= PAGE_BYTES]
+        page = page[: max(ends, default=1)]
         records = await self._commands.ask_all([("GET", keys.message(message_id)) for _, keys, message_id in page])
         entries = [
             DeadLetter(dlq_id=str(place), stored=decode_record(message_id, record))
             for (place, _, message_id), record in zip(page, records, strict=True)
             if record is not None
         ]
-        return DeadLetterPage(entries=entries, cursor=str(page[-1][0]) if len(candidates) > count else None)
+        return DeadLetterPage(entries=entries, cursor=str(page[-1][0]) if len(candidates) > len(page) else None)
 
     async def get_dead_letter(self, dlq_id: str) -> DeadLetter | None:
         place = _Place.parse(dlq_id)

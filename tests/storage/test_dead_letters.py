@@ -9,6 +9,7 @@ import pytest
 from qstash_clone.domain.message import State
 from qstash_clone.errors import InvalidRequest
 from qstash_clone.settings import Settings
+from qstash_clone.storage import admin_store
 from qstash_clone.storage.interface import SettleResult
 from qstash_clone.storage.keys import PartitionKeys
 from qstash_clone.storage.scripts import Script
@@ -266,7 +267,7 @@ async def test_entries_of_one_millisecond_are_not_torn_apart(
         assert ids == (expected[::-1] if newest_first else expected)
 
 
-async def test_listing_takes_two_round_trips(store: Store, settings: Settings) -> None:
+async def test_listing_takes_three_round_trips(store: Store, settings: Settings) -> None:
     await many_dead_letters(store, 1, 20)
     trips = 0
     ask_all = store.commands.ask_all
@@ -278,7 +279,7 @@ async def test_listing_takes_two_round_trips(store: Store, settings: Settings) -
 
     store.commands.ask_all = counting
     assert len((await store.admin.list_dead_letters(cursor=None, count=20, newest_first=True)).entries) == 20
-    assert trips == 2
+    assert trips == 3
 
 
 async def test_a_dead_letter_is_found_for_its_retention_and_as_a_message_for_the_grace(
@@ -293,3 +294,22 @@ async def test_a_dead_letter_is_found_for_its_retention_and_as_a_message_for_the
     await move_clock(6_000)
     assert await store.admin.get_message(entry.stored.id) is None
     assert await store.admin.get_dead_letter(dlq_id) == entry
+
+
+@pytest.mark.parametrize("newest_first", [False, True])
+async def test_large_dead_letters_make_pages_shorter(
+    store: Store, monkeypatch: pytest.MonkeyPatch, newest_first: bool
+) -> None:
+    monkeypatch.setattr(admin_store, "PAGE_BYTES", 3_000)
+    bodies = [b"a" * 1000, b"b" * 1000, b"c" * 5000, b"d" * 1000]
+    for body in bodies:
+        await publish(store, body=body)
+        await store.delivery.settle(failed(await claim_one(store)))
+    pages: list[list[bytes]] = []
+    cursor = None
+    while not pages or cursor is not None:
+        page = await store.admin.list_dead_letters(cursor=cursor, count=100, newest_first=newest_first)
+        pages.append([entry.stored.body for entry in page.entries])
+        cursor = page.cursor
+    lengths = [[body[:1] for body in page] for page in pages]
+    assert lengths == ([[b"d"], [b"c"], [b"b", b"a"]] if newest_first else [[b"a", b"b"], [b"c"], [b"d"]])
