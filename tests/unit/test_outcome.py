@@ -148,8 +148,10 @@ def test_a_delivered_message_keeps_nothing_of_the_answer() -> None:
     assert judge(claim(), msgspec.structs.replace(BROKEN, status=200)).attempt is None
 
 
-def test_headers_are_kept_as_long_as_they_fit() -> None:
+@pytest.mark.parametrize(("max_retries", "kept"), [(3, ("A", "B")), (0, ("A", "Long", "B", "C"))])
+def test_headers_are_kept_as_long_as_they_fit(max_retries: int, kept: tuple[str, ...]) -> None:
     result = AttemptResult(status=500, headers=(("A", "12"), ("Long", "x" * 50), ("B", "34"), ("C", "5")))
-    settlement = decide(claim(), result, POLICY, NOW_MS, kept=KeptAnswer(header_bytes=6))
+    limits = KeptAnswer(retry_header_bytes=6, final_header_bytes=100)
+    settlement = decide(claim(max_retries=max_retries), result, POLICY, NOW_MS, kept=limits)
     assert settlement.attempt is not None
-    assert settlement.attempt.headers == (("A", "12"), ("B", "34"))
+    assert tuple(name for name, _ in settlement.attempt.headers) == kept
