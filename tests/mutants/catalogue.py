@@ -199,6 +199,7 @@ CLAIM = (
     _script("claim", "one fault fails all", "pcall(step, ...)", "true, step(...)", "claim"),
     _script("claim", "nothing moves up", "if dropped > 0 then", "if false then", "claim"),
     _script("claim", "stops when Redis is full", "write_when_full(ready, group)\n", "", "full_redis"),
+    _script("claim", "gives up behind many live leases", "rounds >= 1000", "rounds >= 100", "claim"),
     _script("claim", "no ACTIVE", "log_event(log, 'A', id)", "", "claim"),
     _script("claim", "a held-up call reclaims", "partition.now_ms <= reclaim_until_ms", "true", "claim"),
 )
@@ -242,6 +243,7 @@ SETTLE = (
     _script("settle", "nothing moves up", "admit(partition, ready, ring, parked, #reply + 8)", "", "settle"),
     _script("settle", "one moves up for many", "parked, #reply + 8)", "parked, 1)", "settle"),
     _script("settle", "stops when Redis is full", "write_when_full(ready, group)\n", "", "full_redis"),
+    _script("include/record", "an attempt doubles the record", "<= REWRITE_BYTES", "< 0", "settle"),
     _script("include/dead_letter", "kept for ever", "redis.call('PEXPIRE', key, retention_ms)", "", "settle"),
     _script("include/dead_letter", "not in the queue", "redis.call('XADD', dlq, '*', 'i', id)", "", "settle"),
 )

@@ -117,10 +117,10 @@ async def test_a_live_lease_is_not_reclaimed(store: Store, age_leases: AgeLeases
 
 
 async def test_expired_leases_behind_many_live_ones_are_found(store: Store, age_leases: AgeLeases) -> None:
-    await store.delivery.heartbeat("w1", 1000)
-    for _ in range(60):
-        await publish(store)
-    claims = await claim_all(store)
+    await store.delivery.heartbeat("w1", 4000)
+    await asyncio.gather(*(publish(store, body=b"") for _ in range(1500)))
+    claims = [claim for _ in range(2) for claim in await claim_all(store)]
+    assert len(claims) == 1500
     await age_leases(claims[-1:])
     assert [claim.id for claim in await claim_all(store, "w2", limit=1, reclaim=True)] == [claims[-1].id]
 

@@ -168,7 +168,7 @@ if lease_ms > 0 and partition.now_ms <= reclaim_until_ms then
         limit = limit - 1
       end
     end
-  until start == '0-0' or rounds >= 100
+  until start == '0-0' or rounds >= 1000
 end
 
 if limit > 0 then
