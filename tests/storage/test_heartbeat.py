@@ -46,6 +46,16 @@ async def test_a_silent_worker_no_longer_counts(
     assert look().capacity == {"w2": 30}
 
 
+async def test_a_worker_that_ended_before_the_clock_was_set_back_no_longer_counts(
+    store: Store, redis_client: Any, keys: PartitionKeys
+) -> None:
+    await store.delivery.heartbeat("w2", 50)
+    now_s, _ = await redis_client.time()
+    await redis_client.zadd(keys.workers, {"w2": (now_s + 3600) * 1000})
+    await store.delivery.heartbeat("w1", 100)
+    assert await capacity(store) == (1, 100)
+
+
 async def test_a_worker_is_silent_by_real_time(store: Store, move_clock: MoveClock) -> None:
     await move_clock(86_400_000)
     await store.delivery.heartbeat("w2", 30)
