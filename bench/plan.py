@@ -35,7 +35,7 @@ class Sizes:
 
 FULL = Sizes(
     rounds=5,
-    publish_s=4.0,
+    publish_s=2.5,
     delivered=20_000,
     lone_messages=500,
     due=10_000,

@@ -14,6 +14,8 @@ from qstash_clone.settings import PARENT_FD_VARIABLE
 
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 CORES = os.cpu_count() or 1
+DISTURBED_CORES = 0.3
+"""Of one core, used by processes outside the measure; the kernel's own threads are among them."""
 STOP_PATIENCE_S = 10.0
 _REPOSITORY = Path(__file__).parent.parent
 """Where `python -m bench.tools.<name>` finds its module."""
@@ -127,6 +129,11 @@ class Usage:
     def other_cores(self) -> float:
         """How many cores were busy for anything but the processes that were watched."""
         return max(0.0, self.machine_share * CORES - sum(self.processor_s.values()) / self.wall_s)
+
+    @property
+    def is_disturbed(self) -> bool:
+        """Whether others used so much that times measured meanwhile say little."""
+        return self.other_cores > DISTURBED_CORES
 
     def __str__(self) -> str:
         cores = {name: used / self.wall_s for name, used in self.processor_s.items()}

@@ -55,6 +55,8 @@ class Figure:
     note: str = ""
     rounds: tuple[float, ...] = ()
     reference_rounds: tuple[float, ...] = ()
+    is_disturbed: bool = False
+    """Something outside the measure used the machine as well, and no calm round could be had."""
 
     @property
     def is_within_budget(self) -> bool | None:
@@ -71,6 +73,7 @@ def compared(
     inverse: bool = False,
     budget: Budget | None = None,
     note: str = "",
+    is_disturbed: bool = False,
 ) -> Figure:
     """A figure with its reference; `inverse` where less is better, so that a ratio below 1 always means slower.
 
@@ -89,6 +92,7 @@ def compared(
         note=note,
         rounds=tuple(rounds),
         reference_rounds=tuple(reference_rounds),
+        is_disturbed=is_disturbed,
     )
 
 
@@ -127,7 +131,7 @@ class Report:
 
 
 def _cells(figure: Figure) -> tuple[str, ...]:
-    kept = {True: "yes", False: "NO", None: ""}[figure.is_within_budget]
+    kept = {True: "yes", False: "disturbed" if figure.is_disturbed else "NO", None: ""}[figure.is_within_budget]
     return (
         figure.measure,
         figure.name,
@@ -150,6 +154,7 @@ def _fields(figure: Figure) -> dict[str, Any]:
         "ratio": figure.ratio,
         "budget": None if figure.budget is None else str(figure.budget),
         "within_budget": figure.is_within_budget,
+        "disturbed": figure.is_disturbed,
         "note": figure.note,
         "rounds": figure.rounds,
         "reference_rounds": figure.reference_rounds,

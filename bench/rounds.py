@@ -12,9 +12,6 @@ from bench.processes import Stopwatch, Usage
 
 RoundT = TypeVar("RoundT")
 
-DISTURBED_CORES = 0.3
-"""More than this much of a core used by processes outside the measure (the kernel's own threads are among them)
-makes a round worthless."""
 CALM_CORES = 0.15
 CALM_PATIENCE_S = 3.0
 MOST_TRIES = 2
@@ -37,7 +34,7 @@ async def undisturbed(run: Callable[[], Awaitable[tuple[RoundT, Usage]]]) -> tup
     while len(made) < MOST_TRIES:
         await calm()
         made.append(await run())
-        if made[-1][1].other_cores <= DISTURBED_CORES:
+        if not made[-1][1].is_disturbed:
             break
     return min(made, key=lambda one: one[1].other_cores)
 
@@ -47,11 +44,12 @@ async def undisturbed_pairs(
 ) -> list[tuple[RoundT, RoundT]]:
     """`wanted` pairs of a round and its reference's, the least disturbed ones."""
 
-    def disturbance(made: tuple[RoundT, RoundT]) -> float:
-        return max(usage_of(one).other_cores for one in made)
-
     pairs: list[tuple[RoundT, RoundT]] = []
-    while sum(disturbance(made) <= DISTURBED_CORES for made in pairs) < wanted and len(pairs) < MOST_TRIES * wanted:
+    while sum(not _is_disturbed(made, usage_of) for made in pairs) < wanted and len(pairs) < MOST_TRIES * wanted:
         await calm()
         pairs.append(await pair())
-    return sorted(pairs, key=disturbance)[:wanted]
+    return sorted(pairs, key=lambda made: max(usage_of(one).other_cores for one in made))[:wanted]
+
+
+def _is_disturbed(made: tuple[RoundT, RoundT], usage_of: Callable[[RoundT], Usage]) -> bool:
+    return any(usage_of(one).is_disturbed for one in made)

@@ -55,7 +55,8 @@ _ATTEMPT_BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30
 _GROUP_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 100)
 
 ROUTES: Final = (
-    "publish", "messages", "dlq", "log", "deduplication", "preview", "keys", "livez", "readyz", "metrics", "unsupported", "unmatched", "protocol",
+    "publish", "messages", "dlq", "log", "deduplication", "preview", "keys", "livez", "readyz", "metrics",
+    "unsupported", "unmatched", "protocol",
 )  # fmt: skip
 """The values of the label `route`; `protocol` counts requests refused before they reached a route."""
 
@@ -166,6 +167,9 @@ class _Sink:
         lines = self._lines
         taken = lines[:]
         del lines[: len(taken)]
+        if lines:
+            # What came in between was not the first of an empty list, so nobody was woken for it.
+            self._wake.set()
         if self._dropped:
             dropped, self._dropped = self._dropped, 0
             taken.append(_format(logging.WARNING, LOG_DROPPED, {"events": dropped}))

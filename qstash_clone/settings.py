@@ -227,10 +227,10 @@ class Settings:
         True, _PROTOCOL, "Refuse deduplication ids that contain a colon or a blank.", parse=rules.flag
     )
     default_retries: int = rules.setting(
-        3, _PROTOCOL, "Retries of a message that names no number.", parse=rules.whole, minimum=0, maximum=100_000
+        3, _PROTOCOL, "Retries of a message that names no number.", parse=rules.whole, minimum=0, maximum=10_000
     )
     max_retries: int = rules.setting(
-        1000, _PROTOCOL, "Most retries a message may ask for.", parse=rules.whole, minimum=0, maximum=100_000
+        1000, _PROTOCOL, "Most retries a message may ask for.", parse=rules.whole, minimum=0, maximum=10_000
     )
     default_timeout_ms: int = rules.setting(
         900_000, _PROTOCOL, "Time an attempt may take if the message names none.", parse=rules.whole, minimum=1
@@ -279,7 +279,7 @@ class Settings:
         "Largest size of all headers of a request together; more is answered 431.",
         parse=rules.whole,
         minimum=1024,
-        maximum=16 * MIB,
+        maximum=4 * MIB,
     )
     management_burst_limit: int = rules.setting(
         0,
@@ -308,7 +308,7 @@ class Settings:
         "A message taken this often without a result is dead-lettered: it probably kills its workers.",
         parse=rules.whole,
         minimum=1,
-        maximum=1000,
+        maximum=100,
     )
     allow_private_destinations: bool = rules.setting(
         False,

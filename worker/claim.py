@@ -97,7 +97,14 @@ class ClaimLoop(Loop[ClaimReport]):
             # Entries taken before a fault stay here until a claim has gone through: nobody else would look at them
             # for a lease. Their lease counts from before they were read.
             asked_ms = self._taken_ms if self._taken else self._clock.monotonic_ms()
-            batch = await self._store.claim(self._partition, self._consumer, held, taken=self._taken, reclaim=reclaim)
+            batch = await self._store.claim(
+                self._partition,
+                self._consumer,
+                held,
+                taken=self._taken,
+                reclaim=reclaim,
+                reclaim_until_ms=self._redis_clock.now_ms() + self._lease_ms // RECLAIMS_PER_LEASE,
+            )
             self._taken = ()
             if reclaim:
                 self._next_reclaim_ms = self._clock.monotonic_ms() + self._reclaim_interval_ms()

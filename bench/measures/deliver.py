@@ -98,6 +98,7 @@ async def measure(bench: Bench) -> list[Figure]:
             [one.per_second for one in bare],
             budget=ratio_of_at_least(0.65),
             note=str(middle.usage),
+            is_disturbed=any(one.usage.is_disturbed for one in (*rounds, *bare)),
         ),
         compared(
             "deliver",

@@ -66,6 +66,7 @@ async def measure(bench: Bench) -> list[Figure]:
             unit="ms",
             reference=percentile(direct, share),
             budget=Budget(limit=limit, unit="ms"),
+            is_disturbed=usage.is_disturbed,
             note=note if share == 0.5 else "",
         )
         for share, limit in ((0.5, 5), (0.99, 15))

@@ -92,6 +92,7 @@ def _check_stored(engine: Engine, message_ids: list[str], stored_before: int) ->
 def _figures(connections: int, rounds: list[_Round], bare: list[_Round], group_size: float) -> list[Figure]:
     at = f"{connections} connection{'s' if connections > 1 else ''}"
     middle = sorted(rounds, key=lambda one: one.per_second)[len(rounds) // 2]
+    is_disturbed = any(one.usage.is_disturbed for one in (*rounds, *bare))
     redis_us = sorted(one.redis_us for one in rounds)[len(rounds) // 2]
     return [
         compared(
@@ -102,6 +103,7 @@ def _figures(connections: int, rounds: list[_Round], bare: list[_Round], group_s
             [one.per_second for one in bare],
             budget=ratio_of_at_least(0.65) if connections > 1 else None,
             note=str(middle.usage),
+            is_disturbed=is_disturbed,
         ),
         compared(
             "publish",

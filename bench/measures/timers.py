@@ -49,6 +49,7 @@ async def measure(bench: Bench) -> list[Figure]:
             value=percentile(lateness, share),
             unit="ms",
             budget=None if limit is None else Budget(limit=limit, unit="ms"),
+            is_disturbed=usage.is_disturbed,
             note=str(usage) if share < 1 else f"earliest {min(lateness):.2f} ms",
         )
         for share, limit in ((0.5, None), (0.99, 25), (1, None))

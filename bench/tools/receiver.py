@@ -133,7 +133,7 @@ class Receiver:
         unsigned = 0
         if key is not None:
             origin = f"http://127.0.0.1:{listener.port}"
-            unsigned = sum(not _is_signed(request, str(key), origin) for _, request in listener.arrived)
+            unsigned = sum(not is_signed(request, str(key), origin) for _, request in listener.arrived)
         return {
             "message_ids": [_header(request, b"Upstash-Message-Id") for _, request in listener.arrived],
             "arrived_ns": [arrived_ns for arrived_ns, _ in listener.arrived],
@@ -156,7 +156,7 @@ def _header(request: bytes, name: bytes) -> str:
     return request[start : request.find(b"\r\n", start)].decode()
 
 
-def _is_signed(request: bytes, key: str, origin: str) -> bool:
+def is_signed(request: bytes, key: str, origin: str) -> bool:
     """What the receivers of the SDKs check: algorithm, signature, issuer, destination, times and body."""
     parts = _header(request, b"Upstash-Signature").split(".")
     if len(parts) != 3:

@@ -1,5 +1,6 @@
 """Several serving processes behind one port: forks them, restarts the ones that die, ends them together."""
 
+import contextlib
 import logging
 import os
 import select
@@ -10,7 +11,7 @@ import time
 import traceback
 
 from qstash_clone import instruments
-from qstash_clone.api.server import listen_shared, serve
+from qstash_clone.api.server import STOP_NOW, listen_shared, serve
 from qstash_clone.errors import ConfigurationError, StoreIncompatible
 from qstash_clone.observability import PROCESS_ENDED, emit, flush_logs
 from qstash_clone.parent_watch import has_ended, parent_fd
@@ -76,12 +77,15 @@ class _Processes:
             self._stop()
 
     def _stop(self) -> None:
+        number = STOP_NOW if self._is_stopping else signal.SIGTERM
         self._is_stopping = True
         for listener in self._listeners:
             listener.close()
         for slot in self._slots:
-            if slot.pid:
-                os.kill(slot.pid, signal.SIGTERM)
+            # A signal may come between the end of a process and the note of it.
+            with contextlib.suppress(ProcessLookupError):
+                if slot.pid:
+                    os.kill(slot.pid, number)
 
     def _wait(self) -> None:
         """Until a signal came, the supervisor ended, or a process is due to be restarted."""
@@ -145,7 +149,7 @@ class _Processes:
         if predecessor is not None:
             emit(PROCESS_ENDED, level=logging.ERROR, ended_pid=predecessor[0], exit_code=predecessor[1])
         try:
-            serve(self._settings, mine)
+            serve(self._settings, mine, is_one_of_several=True)
         except (ConfigurationError, StoreIncompatible) as error:
             print(f"qstash-clone api: {error}", file=sys.stderr)
             return EXIT_CONFIGURATION

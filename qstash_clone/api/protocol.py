@@ -157,26 +157,12 @@ class ApiProtocol(HttpToolsProtocol):
     # From bytes to a request.
 
     def data_received(self, data: bytes) -> None:
-        phase = self._phase
-        if phase == _REFUSED:
+        if self._phase == _REFUSED:
             self._discard(len(data))
             return
-        heads_begun, body_bytes = self._heads_begun, self._body_bytes
         try:
-            self.parser.feed_data(data)
-            if self._phase == _HEAD:
-                # Counted if all of the chunk belongs to this head; if not, there is at most one chunk too much.
-                if self._heads_begun - heads_begun == (phase == _IDLE) and phase != _BODY:
-                    self._unreported_bytes += len(data)
-                    if self._unreported_bytes > self.config.max_header_bytes:
-                        raise self._head_too_large()
-            elif phase == _BODY and self._heads_begun == heads_begun:
-                self._count_framing(len(data) - (self._body_bytes - body_bytes))
-        except httptools.HttpParserUpgrade as upgrade:
-            self._ignore_upgrade()
-            rest = data[cast("int", upgrade.args[0]) :]
-            if rest:
-                self.data_received(rest)
+            while data:
+                data = self._parse(data)
         except httptools.HttpParserCallbackError as error:
             cause = error.__context__
             if not isinstance(cause, _Refusal):
@@ -188,6 +174,24 @@ class ApiProtocol(HttpToolsProtocol):
             self._refuse(_Refusal(400, "the request is not valid HTTP"))
         except _Refusal as refusal:
             self._refuse(refusal)
+
+    def _parse(self, data: bytes) -> bytes:
+        """Feed the parser; returns what it has left over."""
+        phase, heads_begun, body_bytes = self._phase, self._heads_begun, self._body_bytes
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._ignore_upgrade()
+            return data[cast("int", upgrade.args[0]) :]
+        if self._phase == _HEAD:
+            # Counted if all of the chunk belongs to this head; if not, there is at most one chunk too much.
+            if self._heads_begun - heads_begun == (phase == _IDLE) and phase != _BODY:
+                self._unreported_bytes += len(data)
+                if self._unreported_bytes > self.config.max_header_bytes:
+                    raise self._head_too_large()
+        elif phase == _BODY and self._heads_begun == heads_begun:
+            self._count_framing(len(data) - (self._body_bytes - body_bytes))
+        return b""
 
     def _ignore_upgrade(self) -> None:
         """Read on as if the request had not asked for another protocol, as HTTP allows.

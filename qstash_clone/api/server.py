@@ -31,10 +31,17 @@ _TICKS_PER_DATE = 10
 _BACKLOG = 2048
 
 
+STOP_NOW = signal.SIGUSR1
+"""Ends one of several processes at once: they cannot tell a second SIGTERM by the user from one that a service manager
+or a terminal sent to every process, and that the parent passes on."""
+
+
 class ApiServer(Server):
-    """uvicorn's server; ends cleanly on SIGTERM and SIGINT, at once on the second one."""
+    """uvicorn's server; ends cleanly on SIGTERM and SIGINT, at once on the second one (or, as one of several processes,
+    on `STOP_NOW`)."""
 
     config: ProtocolConfig
+    is_one_of_several = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -59,15 +66,20 @@ class ApiServer(Server):
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop)
+        if self.is_one_of_several:
+            loop.add_signal_handler(STOP_NOW, self._stop_now)
         try:
             yield
         finally:
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in (signal.SIGTERM, signal.SIGINT, STOP_NOW):
                 loop.remove_signal_handler(number)
 
     def _stop(self) -> None:
-        self.force_exit = self.should_exit
+        self.force_exit = self.force_exit or (self.should_exit and not self.is_one_of_several)
         self.should_exit = True
+
+    def _stop_now(self) -> None:
+        self.force_exit = self.should_exit = True
 
 
 def protocol_config(app: ASGIApp, settings: Settings) -> ProtocolConfig:
@@ -137,17 +149,18 @@ def _listen(settings: Settings, port: int, *, shared: bool) -> socket.socket:
     return listener
 
 
-def serve(settings: Settings, listener: socket.socket) -> None:
+def serve(settings: Settings, listener: socket.socket, *, is_one_of_several: bool = False) -> None:
     """Serve until told to stop. Raises ConfigurationError or StoreIncompatible if the Redis must not be used."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(settings, listener))
+        runner.run(_serve(settings, listener, is_one_of_several))
 
 
-async def _serve(settings: Settings, listener: socket.socket) -> None:
+async def _serve(settings: Settings, listener: socket.socket, is_one_of_several: bool) -> None:
     watch_parent(asyncio.get_running_loop(), _end_orphan)
     clock = SystemClock()
     stores = StoreHandle(settings, clock, open_store)
     server = ApiServer(protocol_config(create_app(settings, stores, clock), settings))
+    server.is_one_of_several = is_one_of_several
     started_s = time.monotonic()
     serving = asyncio.ensure_future(server.serve([listener]))
     opening = asyncio.ensure_future(stores.open())

@@ -60,6 +60,8 @@ class Supervisor:
         self._redis_started_s = 0.0
         self._redis_due_s: float | None = None
         self._disk = disk
+        self._is_limit_set = True
+        """Whether Redis has taken what the disk asks for."""
         self._signals = signals
         self._say = say
         # Nothing is ever written: the children wait for the end of the pipe, which comes with the end of this process.
@@ -107,6 +109,8 @@ class Supervisor:
         """One look at the disk and at Redis; raises ConfigurationError when Redis is given up."""
         if self._disk.check():
             self._apply_disk()
+        elif not self._is_limit_set and self._redis.is_running():
+            self._set_limit()
         self._tend_redis(now_s)
 
     def stop(self) -> None:
@@ -138,11 +142,16 @@ class Supervisor:
         self._redis.start()
         self._redis_started_s = time.monotonic()
         self._redis_due_s = None
+        self._is_limit_set = True
         if self._disk.is_low:
             self._apply_disk()
 
+    def _set_limit(self) -> None:
+        # A Redis that waits for a slow disk may not answer in time: it is told again until it has.
+        self._is_limit_set = self._redis.refuse_writes(self._disk.is_low)
+
     def _apply_disk(self) -> None:
-        self._redis.refuse_writes(self._disk.is_low)
+        self._set_limit()
         free, limit = (number // 2**20 for number in (self._disk.free_bytes(), self._disk.min_free_bytes))
         if self._disk.is_low:
             self._say(

@@ -42,13 +42,16 @@ class BackoffPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class KeptAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """How much of a failed attempt's answer is stored, in bytes."""
+    """How much of a failed attempt's answer is stored, in bytes.
+
+    While more attempts follow that is enough to see why; each of them adds to the record, and there may be thousands.
+    The last one's answer is what the dead letter shows.
+    """
 
     retry_body_bytes: int = 4096
-    """While more attempts follow: enough to see why."""
+    retry_header_bytes: int = 4096
     final_body_bytes: int = 1_048_576
-    """Of the last attempt, for the dead letter."""
-    header_bytes: int = 65_536
+    final_header_bytes: int = 65_536
 
 
 _KEPT_BY_DEFAULT = KeptAnswer()
@@ -70,7 +73,7 @@ def decide(
     attempt = AttemptRecord(
         status=result.status if result.error is None else 0,
         error=error,
-        headers=_cut_headers(result.headers, kept.header_bytes),
+        headers=_cut_headers(result.headers, kept.final_header_bytes if is_final else kept.retry_header_bytes),
         body=result.body[: kept.final_body_bytes if is_final else kept.retry_body_bytes],
         duration_ms=result.duration_ms,
     )

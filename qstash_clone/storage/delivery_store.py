@@ -22,7 +22,7 @@ from qstash_clone.storage.codec import (
 )
 from qstash_clone.storage.commands import FAULTS, Argument, RedisCommands, translate
 from qstash_clone.storage.grouping import Grouper
-from qstash_clone.storage.interface import ClaimBatch, PromoteReport, SettleResult
+from qstash_clone.storage.interface import FOR_EVER_MS, ClaimBatch, PromoteReport, SettleResult
 from qstash_clone.storage.keys import CONSUMER_GROUP, PartitionKeys
 from qstash_clone.storage.partitions import buckets_of
 from qstash_clone.storage.publish_store import encode_lane, member_error
@@ -132,7 +132,14 @@ class RedisDeliveryStore:
         return [entry_id + b" " + fields.get(b"i", b"") for entry_id, fields in reply[0][1]]
 
     async def claim(
-        self, partition: int, consumer: str, limit: int, *, taken: Sequence[bytes] = (), reclaim: bool = False
+        self,
+        partition: int,
+        consumer: str,
+        limit: int,
+        *,
+        taken: Sequence[bytes] = (),
+        reclaim: bool = False,
+        reclaim_until_ms: int = FOR_EVER_MS,
     ) -> ClaimBatch:
         keys, limits = self._keys[partition], self._limits
         args: list[Argument] = [
@@ -141,6 +148,7 @@ class RedisDeliveryStore:
             consumer,
             limit,
             limits.lease_ms if reclaim else 0,
+            reclaim_until_ms,
             CLAIM_RECORD_BYTES,
             int(limits.is_logged),
             limits.finished_retention_ms,

@@ -7,7 +7,7 @@ store's patience, and `StorageFull` when a write is refused for memory.
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
@@ -24,6 +24,8 @@ from qstash_clone.domain.message import (
     StoredMessage,
 )
 from qstash_clone.ids import MessageId
+
+FOR_EVER_MS: Final = 1 << 50
 
 
 class SettleResult(StrEnum):
@@ -174,12 +176,20 @@ class DeliveryStore(Protocol):
         ...
 
     async def claim(
-        self, partition: int, consumer: str, limit: int, *, taken: Sequence[bytes] = (), reclaim: bool = False
+        self,
+        partition: int,
+        consumer: str,
+        limit: int,
+        *,
+        taken: Sequence[bytes] = (),
+        reclaim: bool = False,
+        reclaim_until_ms: int = FOR_EVER_MS,
     ) -> ClaimBatch:
         """Lease up to `limit` messages: the `taken` entries, new ones, and with `reclaim` those of expired leases.
 
         One that was claimed too often without a result (`Claim.claims`) comes as well: it is to be settled as failed
-        instead of delivered.
+        instead of delivered. A call that Redis gets to only after `reclaim_until_ms`, by its own clock, reclaims
+        nothing: whatever held it up has held up the renewals of live workers too.
         """
         ...
 

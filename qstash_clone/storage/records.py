@@ -14,8 +14,9 @@ PEEK_BYTES: Final = 4_096
 """Holds most records wholly, and of nearly all what a filter looks at."""
 READ_TOGETHER: Final = 250
 """Replies of one round trip: 1 MiB at most while peeking."""
-PAGE_BYTES: Final = 16 * 1_048_576
-"""A page ends before its messages are larger than this, whatever its count: an answer is held in memory."""
+PAGE_BYTES: Final = 8 * 1_048_576
+"""A page ends before its messages are larger than this, whatever its count: reading and encoding more at once would
+hold everybody else up."""
 
 KEPT_BESIDES: Final = 5_000
 """Records kept for entries that may follow, those of one message being near one another: 20 MiB at most."""

@@ -1,9 +1,13 @@
 """`/livez`, `/readyz`, `/metrics`: without a credential, and honest about the store."""
 
+import asyncio
+from types import SimpleNamespace
+
 import httpx
 import pytest
 
 from qstash_clone.api.app import create_app
+from qstash_clone.api.routes import health
 from qstash_clone.api.routes.health import Cached
 from qstash_clone.api.store_handle import StoreHandle
 from qstash_clone.clock import SystemClock
@@ -71,6 +75,22 @@ async def test_probes_ask_the_store_once_a_second() -> None:
 
     cached = Cached(ask)
     assert [await cached.get() for _ in range(3)] == [1, 1, 1]
+
+
+async def test_probes_that_wait_for_a_slow_answer_share_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[None] = []
+    now_s = 0.0
+    monkeypatch.setattr(health, "time", SimpleNamespace(monotonic=lambda: now_s))
+
+    async def ask() -> int:
+        nonlocal now_s
+        asked.append(None)
+        await asyncio.sleep(0)
+        now_s += 2
+        return len(asked)
+
+    cached = Cached(ask)
+    assert await asyncio.gather(*[cached.get() for _ in range(5)]) == [1] * 5
 
 
 async def test_a_probe_that_fails_is_asked_again(settings: Settings) -> None:

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import select
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -171,6 +172,34 @@ emit("last")
         assert json.loads(process.stdout.readline())["event"] == "first"
         rest, _ = process.communicate(b"seen\n")
     assert [json.loads(line)["event"] for line in rest.splitlines()] == ["last"]
+
+
+def test_an_event_that_comes_while_others_are_taken_reaches_the_reader_too() -> None:
+    """One that finds the buffer not yet emptied wakes nobody, and neither would any after it."""
+    program = """
+import sys
+from qstash_clone import observability
+observability.configure_logging(log_format="json", level="info", role="test")
+
+class Interrupted(list):
+    def __getitem__(self, index):
+        found = super().__getitem__(index)
+        if len(self) == 1:
+            observability.emit("second")
+        return found
+
+observability._State.sink._lines = Interrupted()
+observability.emit("first")
+sys.stdin.readline()
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        assert json.loads(process.stdout.readline())["event"] == "first"
+        is_seen = select.select([process.stdout], [], [], 5)[0]
+        rest, _ = process.communicate(b"seen\n")
+    assert is_seen
+    assert json.loads(rest.splitlines()[0])["event"] == "second"
 
 
 def test_a_forked_child_logs_under_its_own_id() -> None:

@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from qstash_clone.settings import PARENT_FD_VARIABLE
+from tests.api.raw import Connection
 from tests.conftest import CURRENT_KEY, NEXT_KEY, TOKEN
 from tests.support.eventually import eventually
 from tests.support.redis_server import RedisServer, find_engines
@@ -235,6 +236,49 @@ async def test_several_processes_share_a_port_and_count_together(start: Start, r
     assert await api.ended() == 0
     assert not is_listening(url)
     assert api.close() == ""
+
+
+@contextlib.asynccontextmanager
+async def publish_under_way(url: str) -> AsyncGenerator[Connection]:
+    """A connection whose request lacks nothing but the two bytes of its body."""
+    host, port = url.removeprefix("http://").split(":")
+    head = f"POST /v2/publish/https://e.com/ HTTP/1.1\r\nHost: api\r\nAuthorization: Bearer {TOKEN}\r\n"
+    async with Connection(*await asyncio.open_connection(host, int(port))) as connection:
+        answer = await connection.exchange(f"{head}Content-Length: 2\r\nExpect: 100-continue\r\n\r\n".encode())
+        assert answer.status == 100
+        yield connection
+
+
+async def test_a_signal_to_every_process_lets_each_finish(start: Start, redis_url: str) -> None:
+    """As a terminal and systemd send it; the parent passes it on besides."""
+    api = start(redis_url, QSTASH_CLONE_PROCESSES="2")
+    url = await api.url(2)
+    await eventually(lambda: len(api.events("store.opened")) == 2)
+    async with publish_under_way(url) as connection:
+        api.process.terminate()
+        await eventually(lambda: not is_listening(url))
+        idle, busy = set[int](), {event["pid"] for event in api.events("server.started")}
+        await eventually(lambda: idle.update(event["pid"] for event in api.events("server.stopped")) or idle)
+        for pid in busy - idle:
+            os.kill(pid, signal.SIGTERM)
+        with pytest.raises(AssertionError, match="not within"):
+            await eventually(lambda: api.process.poll() is not None, timeout=0.5)
+        assert (await connection.exchange(b"hi")).status == 200
+        assert await api.ended() == 0
+    assert api.close() == ""
+
+
+async def test_a_second_signal_ends_several_processes_at_once(start: Start, redis_url: str) -> None:
+    api = start(redis_url, QSTASH_CLONE_PROCESSES="2")
+    url = await api.url(2)
+    await eventually(lambda: len(api.events("store.opened")) == 2)
+    async with publish_under_way(url) as connection:
+        api.process.terminate()
+        await eventually(lambda: not is_listening(url))
+        assert api.process.poll() is None, "it waits for what is under way"
+        api.process.terminate()
+        assert await api.ended() == 0
+        assert (await connection.receive()).status == 503
 
 
 async def test_processes_end_with_the_one_that_started_them(start: Start, redis_url: str) -> None:

@@ -318,6 +318,20 @@ async def test_an_upgrade_is_ignored(server: RunningServer) -> None:
         assert [(await connection.exchange(get)).status for _ in range(2)] == [200, 200]
 
 
+@pytest.mark.parametrize("framing", [b"Transfer-Encoding: gzip", b"Transfer-Encoding: chunked, gzip"])
+async def test_an_upgrade_excuses_no_wrong_framing(server: RunningServer, framing: bytes) -> None:
+    upgrade = b"Connection: Upgrade\r\nUpgrade: h2c\r\n"
+    answer = await once(server, b"POST /livez HTTP/1.1\r\nHost: a\r\n" + upgrade + framing + b"\r\n\r\n")
+    assert (answer.status, answer.error) == (400, "the request is not valid HTTP")
+
+
+async def test_any_number_of_upgrades_may_arrive_at_once(server: RunningServer) -> None:
+    get = b"GET /livez HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+    async with await server.connect() as connection:
+        await connection.send(get * 2000)
+        assert {(await connection.receive()).status for _ in range(2000)} == {200}
+
+
 async def test_head_has_a_length_and_no_body(server: RunningServer) -> None:
     async with await server.connect() as connection:
         await connection.send(b"HEAD /livez HTTP/1.1\r\nHost: a\r\n\r\n")

@@ -26,6 +26,7 @@ class PretendedRedis(EmbeddedRedis):
         self.refusals: list[bool] = []
         self.is_up = False
         self.fails_to_start = False
+        self.is_busy = False
 
     def start(self) -> None:
         self.starts += 1
@@ -38,7 +39,7 @@ class PretendedRedis(EmbeddedRedis):
 
     def refuse_writes(self, refused: bool) -> bool:
         self.refusals.append(refused)
-        return True
+        return not self.is_busy
 
     def cause_of_death(self) -> str:
         return "It has died."
@@ -127,6 +128,23 @@ def test_low_space_refuses_and_enough_accepts_again(scene: Scene) -> None:
     scene.free = 500 * MIB
     scene.step(after_s=1)
     assert scene.redis.refusals == [True, False]
+
+
+def test_redis_that_does_not_answer_is_told_again(scene: Scene) -> None:
+    """Else it would fill the disk, or refuse messages for ever once there is space again."""
+    scene.free = 99 * MIB
+    scene.redis.is_busy = True
+    scene.step_often(2, after_s=1)
+    scene.redis.is_busy = False
+    scene.step_often(2, after_s=1)
+    assert scene.redis.refusals == [True] * 3
+    scene.free = 500 * MIB
+    scene.redis.is_busy = True
+    scene.step_often(2, after_s=1)
+    scene.redis.is_busy = False
+    scene.step_often(2, after_s=1)
+    assert scene.redis.refusals == [True] * 3 + [False] * 3
+    assert len(scene.said) == 2
 
 
 def test_restarted_redis_refuses_again_while_space_is_low(scene: Scene) -> None:

@@ -1,5 +1,6 @@
 """One running system for most scenarios: Redis, an api and two workers as real processes."""
 
+import os
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
 
@@ -24,8 +25,9 @@ collect_ignore = [
 
 
 def new_redis() -> RedisServer:
-    """A server on a folder of its own, started."""
-    return RedisServer(next(iter(find_engines().values()))).start()
+    """A server on a folder of its own, started; QSTASH_CLONE_TEST_ENGINE chooses among those found."""
+    engines = find_engines()
+    return RedisServer(engines[os.environ.get("QSTASH_CLONE_TEST_ENGINE") or next(iter(engines))]).start()
 
 
 def settings_for(redis_url: str, **changes: object) -> Settings:

@@ -1,4 +1,7 @@
-"""Kill -9 under load, again and again: nothing acknowledged is lost, and every duplicate has a reason."""
+"""Kill -9 under load, again and again: nothing acknowledged is lost, and every duplicate has a reason.
+
+FAULT_KILLS, FAULT_MESSAGES, FAULT_SEED and FAULT_TIMEOUT_S make it longer or another one.
+"""
 
 import os
 from pathlib import Path
@@ -9,7 +12,7 @@ from tests.support.processes import System
 from tests.support.redis_server import RedisServer
 
 PLAN = Plan(
-    kills=int(os.environ.get("FAULT_KILLS", "30")),
+    kills=int(os.environ.get("FAULT_KILLS", "24")),
     messages=int(os.environ.get("FAULT_MESSAGES", "10000")),
     seed=int(os.environ.get("FAULT_SEED", "1")),
 )

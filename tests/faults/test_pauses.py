@@ -53,28 +53,50 @@ async def test_a_worker_that_overslept_its_lease_changes_nothing(own_redis: Redi
 
 async def test_a_redis_that_stood_still_costs_no_lease(own_redis: RedisServer, receiver: Receiver) -> None:
     with System(settings_for(own_redis.url, lease_ms=LEASE_MS), workers=3) as system:
-        client = Client(system.url, system.settings)
-        gate = asyncio.Event()
-        receiver.respond(200, after=gate, times=None)
-        # Long enough for every worker to have begun to look for expired leases.
-        started_s = time.monotonic()
-        ids = [await client.publish(receiver.url, b"x") for _ in range(60)]
-        await receiver.wait_for(60)
-        await eventually(lambda: time.monotonic() - started_s > 2 * LEASE_MS / 1000)
+        ids, gate = await _hold_messages(system, receiver)
         assert own_redis.process is not None
-        for _ in range(3):
+        for _ in range(2):
             own_redis.process.send_signal(signal.SIGSTOP)
-            stopped_s = time.monotonic()
-            await eventually(lambda stopped_s=stopped_s: time.monotonic() - stopped_s > 2 * LEASE_MS / 1000)
+            await _two_leases()
             own_redis.process.send_signal(signal.SIGCONT)
-            resumed_s = time.monotonic()
-            await eventually(lambda resumed_s=resumed_s: time.monotonic() - resumed_s > 2 * LEASE_MS / 1000)
-        gate.set()
-        await eventually(lambda: all(system.attempts(message_id) for message_id in ids), timeout=20)
-        assert sum(worker.metric("leases_lost_total") for worker in system.workers) == 0
-        assert sum(worker.metric("redeliveries_total") for worker in system.workers) == 0
-        assert Counter(request.header("Upstash-Message-Id") for request in receiver.requests) == Counter(ids)
-        await _drained(system)
+            await _two_leases()
+        await _expect_no_redelivery(system, receiver, ids, gate)
+
+
+async def test_an_outage_longer_than_a_lease_costs_no_lease(own_redis: RedisServer, receiver: Receiver) -> None:
+    with System(settings_for(own_redis.url, lease_ms=LEASE_MS), workers=3) as system:
+        ids, gate = await _hold_messages(system, receiver)
+        await asyncio.to_thread(own_redis.kill)
+        await _two_leases()
+        await asyncio.to_thread(own_redis.start)
+        await _two_leases()
+        await _expect_no_redelivery(system, receiver, ids, gate)
+
+
+async def _two_leases() -> None:
+    """Twice as long as it takes for leases to run out and for workers to look for those that did."""
+    began_s = time.monotonic()
+    await eventually(lambda: time.monotonic() - began_s > 2 * LEASE_MS / 1000)
+
+
+async def _hold_messages(system: System, receiver: Receiver) -> tuple[list[str], asyncio.Event]:
+    """Messages in flight in all workers, and what lets them end."""
+    client = Client(system.url, system.settings)
+    gate = asyncio.Event()
+    receiver.respond(200, after=gate, times=None)
+    ids = [await client.publish(receiver.url, b"x") for _ in range(60)]
+    await receiver.wait_for(60)
+    await _two_leases()
+    return ids, gate
+
+
+async def _expect_no_redelivery(system: System, receiver: Receiver, ids: list[str], gate: asyncio.Event) -> None:
+    gate.set()
+    await eventually(lambda: all(system.attempts(message_id) for message_id in ids), timeout=20)
+    assert Counter(request.header("Upstash-Message-Id") for request in receiver.requests) == Counter(ids)
+    assert sum(worker.metric("leases_lost_total") for worker in system.workers) == 0
+    assert sum(worker.metric("redeliveries_total") for worker in system.workers) == 0
+    await _drained(system)
 
 
 async def _drained(system: System) -> None:

@@ -19,6 +19,9 @@ from tests.support.snapshot import Inspector, Partition
 
 _ENGINES = find_engines()
 _CHOSEN = os.environ.get("QSTASH_CLONE_TEST_ENGINE")
+ENGINES = [_CHOSEN] if _CHOSEN else list(_ENGINES)
+IS_LONG = bool(os.environ.get("QSTASH_CLONE_TEST_LONG"))
+"""The large matrices run on every engine too."""
 
 AgeLeases = Callable[..., Awaitable[None]]
 Look = Callable[..., Partition]
@@ -47,7 +50,7 @@ def redis_servers() -> Iterator[Callable[[str], RedisServer]]:
         server.stop()
 
 
-@pytest.fixture(scope="session", params=[_CHOSEN] if _CHOSEN else list(_ENGINES))
+@pytest.fixture(scope="session", params=ENGINES)
 def redis_server(request: pytest.FixtureRequest, redis_servers: Callable[[str], RedisServer]) -> RedisServer:
     return redis_servers(request.param)
 
@@ -84,8 +87,10 @@ def sound_store(request: pytest.FixtureRequest) -> Iterator[None]:
     settings: Settings = request.getfixturevalue("settings")
     inspector: Inspector = request.getfixturevalue("inspector")
     yield
+    problems = inspector.problems(settings.key_namespace, settings.partitions)
+    inspector.clear(settings.key_namespace)
     if "breaks_invariants" not in request.fixturenames:
-        assert inspector.problems(settings.key_namespace, settings.partitions) == []
+        assert problems == []
 
 
 @pytest.fixture

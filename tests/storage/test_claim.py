@@ -8,14 +8,14 @@ import pytest
 from qstash_clone.domain.message import Claim, State
 from qstash_clone.domain.outcome import quarantine_record
 from qstash_clone.ids import MessageId
-from qstash_clone.settings import Settings
+from qstash_clone.settings import RULES, Settings
 from qstash_clone.storage.codec import HEAD_BYTES, encode_message
 from qstash_clone.storage.delivery_store import CLAIM_RECORD_BYTES
 from qstash_clone.storage.grouping import MAX_BYTES
 from qstash_clone.storage.interface import SettleResult
 from qstash_clone.storage.keys import CONSUMER_GROUP, PartitionKeys
 from qstash_clone.storage.scripts import Script
-from qstash_clone.storage.store import Store
+from qstash_clone.storage.store import Store, open_store
 from tests.storage.conftest import AgeLeases, Look, MoveClock
 from tests.support.damage import damaged
 from tests.support.lossy_proxy import LossyProxy
@@ -92,6 +92,16 @@ async def test_an_expired_lease_goes_to_another_worker_under_a_new_generation(
     assert look().letters(message_id) == "CAAD"
 
 
+async def test_a_call_that_was_held_up_reclaims_nothing(store: Store, age_leases: AgeLeases) -> None:
+    message_id = await publish(store)
+    now_ms = (await store.delivery.claim(0, "w1", 1)).now_ms
+    await age_leases()
+    late = await store.delivery.claim(0, "w2", 1, reclaim=True, reclaim_until_ms=now_ms - 1)
+    assert late.claims == []
+    in_time = await store.delivery.claim(0, "w2", 1, reclaim=True, reclaim_until_ms=now_ms + 60_000)
+    assert [claim.id for claim in in_time.claims] == [message_id]
+
+
 async def test_a_worker_reclaims_what_it_has_forgotten_itself(store: Store, age_leases: AgeLeases) -> None:
     await publish(store)
     await claim_one(store)
@@ -108,10 +118,10 @@ async def test_a_live_lease_is_not_reclaimed(store: Store, age_leases: AgeLeases
 
 
 async def test_expired_leases_behind_many_live_ones_are_found(store: Store, age_leases: AgeLeases) -> None:
-    await store.delivery.heartbeat("w1", 1000)
-    for _ in range(60):
-        await publish(store)
-    claims = await claim_all(store)
+    await store.delivery.heartbeat("w1", 4000)
+    await asyncio.gather(*(publish(store, body=b"") for _ in range(1500)))
+    claims = [claim for _ in range(2) for claim in await claim_all(store)]
+    assert len(claims) == 1500
     await age_leases(claims[-1:])
     assert [claim.id for claim in await claim_all(store, "w2", limit=1, reclaim=True)] == [claims[-1].id]
 
@@ -444,3 +454,20 @@ async def test_log_sequences_of_the_contract(store: Store, move_clock: MoveClock
     canceled = await publish(store, delay_ms=60_000)
     await store.admin.cancel(canceled)
     assert look().letters(canceled) == "CQX"
+
+
+async def test_the_most_claims_that_the_settings_allow_are_counted(
+    settings: Settings, redis_client: Any, keys: PartitionKeys, age_leases: AgeLeases
+) -> None:
+    """Twice as many: a worker tries as often to report the message as others did to deliver it."""
+    most = 2 * int(RULES["max_claims"].maximum or 0)
+    store = await open_store(settings)
+    try:
+        await store.delivery.heartbeat("w1", 10)
+        message_id = await publish(store)
+        await claim_one(store)
+        await redis_client.setrange(keys.message(message_id), 3, bytes([min(most, 255)]))
+        await age_leases()
+        assert (await claim_one(store, "w2", reclaim=True)).claims > most
+    finally:
+        await store.aclose()

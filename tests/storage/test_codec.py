@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from qstash_clone.domain.message import AttemptRecord, Message, NewMessage
 from qstash_clone.errors import StorageError
+from qstash_clone.settings import RULES
 from qstash_clone.storage.codec import (
     HEAD_BYTES,
     RECORD_FORMAT,
@@ -118,3 +119,13 @@ async def test_a_record_of_a_later_format_is_left_to_a_later_release(
     await age_leases()
     [claim] = await claim_all(store, reclaim=True)
     assert (claim.id, claim.claims) == (message_id, 1)
+
+
+def test_a_record_has_room_for_what_the_settings_allow() -> None:
+    """Scripts pack without a complaint: a number too large would wrap around, and retries would never end."""
+    most = {name: int(rule.maximum) for name, rule in RULES.items() if rule.maximum is not None}
+    assert most["max_claims"] < 1 << 8
+    assert most["max_retries"] + 1 < 1 << 16
+    # Each byte of a header may become two in the encoded message.
+    assert 2 * most["max_header_bytes"] + 65_536 < 1 << 24
+    assert most["max_message_bytes"] < 1 << 32

@@ -22,7 +22,7 @@ from qstash_clone.storage.store import Store
 from tests.storage.conftest import Look, MoveClock, Opened
 from tests.support.damage import damaged
 from tests.support.lossy_proxy import LossyProxy
-from tests.support.messages import claim_one, delivered, failed, new_message, publish
+from tests.support.messages import claim_all, claim_one, delivered, failed, new_message, publish
 
 WINDOW_MS = 600_000
 LIMIT = 500
@@ -112,6 +112,14 @@ async def test_repeating_the_very_call_is_stored_and_no_duplicate(store: Store, 
     before = look()
     assert await store.publishing.publish(message) == published
     assert look() == before
+
+
+async def test_repeating_a_call_whose_message_is_forgotten_is_no_duplicate(store: Store, keys: PartitionKeys) -> None:
+    message, published = await publish_once(store)
+    await store.delivery.settle(delivered(await claim_one(store)))
+    await store.commands.ask("DEL", keys.message(message.id))
+    assert await store.publishing.publish(message) == published
+    assert await claim_all(store) == []
 
 
 async def test_a_lost_reply_is_no_duplicate(lossy_store: Store, proxy: LossyProxy, look: Look) -> None:

@@ -171,6 +171,14 @@ async def test_each_step_alone_goes_on(
     assert len(ids) == len(claims)
 
 
+async def test_entries_that_were_taken_are_claimed(store: Store, limit: Limit) -> None:
+    message_id = await publish(store)
+    taken = await store.delivery.wait(0, "w1", 1, 1000)
+    await limit.reach()
+    [claim] = (await store.delivery.claim(0, "w1", 1, taken=taken)).claims
+    assert claim.id == message_id
+
+
 async def test_callbacks_are_stored(store: Store, limit: Limit, look: Look) -> None:
     """They belong to a step that goes on: refusing them would hold the settlement up, or lose them."""
     await publish(store)

@@ -1,11 +1,13 @@
 """heartbeat.lua: live workers, the capacity they add up to, and turns for the lanes that may go on."""
 
+import asyncio
 from typing import Any
 
 import pytest
 
+from qstash_clone.ids import MessageId
 from qstash_clone.settings import Settings
-from qstash_clone.storage.delivery_store import HEARTBEAT_SILENT_MS
+from qstash_clone.storage.delivery_store import ADMIT_TURNS, HEARTBEAT_SILENT_MS
 from qstash_clone.storage.keys import CONSUMER_GROUP, PartitionKeys
 from qstash_clone.storage.store import Store
 from tests.storage.conftest import AgeLeases, Look, MoveClock, Opened
@@ -42,6 +44,16 @@ async def test_a_silent_worker_no_longer_counts(
     await store.delivery.heartbeat("w2", 30)
     assert await capacity(store) == (1, 30)
     assert look().capacity == {"w2": 30}
+
+
+async def test_a_worker_that_ended_before_the_clock_was_set_back_no_longer_counts(
+    store: Store, redis_client: Any, keys: PartitionKeys
+) -> None:
+    await store.delivery.heartbeat("w2", 50)
+    now_s, _ = await redis_client.time()
+    await redis_client.zadd(keys.workers, {"w2": (now_s + 3600) * 1000})
+    await store.delivery.heartbeat("w1", 100)
+    assert await capacity(store) == (1, 100)
 
 
 async def test_a_worker_is_silent_by_real_time(store: Store, move_clock: MoveClock) -> None:
@@ -133,11 +145,18 @@ async def test_many_lanes_take_turns(store: Store) -> None:
 
 
 async def _lane_of(store: Store, message_id: bytes) -> str:
-    from qstash_clone.ids import MessageId
-
     stored = await store.admin.get_message(MessageId(message_id))
     assert stored is not None
     return stored.lane
+
+
+async def test_one_heartbeat_gives_a_bounded_number_of_turns(store: Store, look: Look) -> None:
+    await store.delivery.heartbeat("w1", 0)
+    await asyncio.gather(*(publish(store, body=b"", lane=f"h:{number}") for number in range(ADMIT_TURNS + 100)))
+    await store.delivery.heartbeat("w1", 10_000)
+    assert len(look().entries) == ADMIT_TURNS
+    await store.delivery.heartbeat("w1", 10_000)
+    assert len(look().entries) == ADMIT_TURNS + 100
 
 
 @pytest.mark.parametrize("partitions", [3])

@@ -221,6 +221,23 @@ async def test_where_somebody_waits_nobody_overtakes(store: Store, look: Look) -
     assert claimed == ids
 
 
+async def test_where_room_has_come_but_somebody_waits_nobody_overtakes(store: Store, look: Look) -> None:
+    """A cancelled message gives its place back, and the next turn is only given with the next settlement."""
+    await store.delivery.heartbeat("w1", 4)
+    first, second, waiting = [await publish(store) for _ in range(3)]
+    await store.admin.cancel(first)
+    last = await publish(store)
+    assert look().lanes == {LANE: [waiting, last]}
+    assert look().admitted == {LANE: {second}}
+
+
+async def test_a_single_message_that_has_to_wait_gets_its_turn(opened: Opened, settings: Settings) -> None:
+    store = await opened(settings)
+    message_id = await publish(store)
+    await store.delivery.heartbeat("w1", 1)
+    assert (await claim_one(store)).id == message_id
+
+
 @pytest.mark.parametrize("partitions", [3])
 async def test_ids_lie_in_the_partition_that_is_being_filled(opened: Opened, settings: Settings) -> None:
     store = await opened(settings)

@@ -216,6 +216,15 @@ async def test_attempts_of_any_size_are_kept(store: Store, move_clock: MoveClock
         assert (stored.last_attempt, stored.retried, stored.body) == (last, number, b"x" * 1000)
 
 
+async def test_a_kept_attempt_does_not_double_what_the_message_occupies(store: Store, keys: PartitionKeys) -> None:
+    """As it would with APPEND: Redis reserves room for more of them."""
+    message_id = await publish(store, body=b"x" * 400)
+    await store.delivery.settle(retry(await claim_one(store), 0))
+    record_bytes = await store.commands.ask("STRLEN", keys.message(message_id))
+    used_bytes = await store.commands.ask("MEMORY", "USAGE", keys.message(message_id))
+    assert used_bytes < 1.5 * record_bytes + 100
+
+
 async def test_one_member_that_fails_fails_alone(
     store: Store, keys: PartitionKeys, redis_client: Any, look: Look
 ) -> None:

@@ -8,7 +8,7 @@ from typing import TypeVar
 from qstash_clone.domain.message import Claim, Settlement
 from qstash_clone.errors import StorageError, StorageUnavailable
 from qstash_clone.ids import MessageId
-from qstash_clone.storage.interface import ClaimBatch, DeliveryStore, PromoteReport, SettleResult
+from qstash_clone.storage.interface import FOR_EVER_MS, ClaimBatch, DeliveryStore, PromoteReport, SettleResult
 
 ResultT = TypeVar("ResultT")
 
@@ -72,11 +72,20 @@ class FaultyStore:
         return await self._through("wait", lambda: self._inner.wait(partition, consumer, limit, timeout_ms))
 
     async def claim(
-        self, partition: int, consumer: str, limit: int, *, taken: Sequence[bytes] = (), reclaim: bool = False
+        self,
+        partition: int,
+        consumer: str,
+        limit: int,
+        *,
+        taken: Sequence[bytes] = (),
+        reclaim: bool = False,
+        reclaim_until_ms: int = FOR_EVER_MS,
     ) -> ClaimBatch:
         return await self._through(
             "reclaim" if reclaim else "claim",
-            lambda: self._inner.claim(partition, consumer, limit, taken=taken, reclaim=reclaim),
+            lambda: self._inner.claim(
+                partition, consumer, limit, taken=taken, reclaim=reclaim, reclaim_until_ms=reclaim_until_ms
+            ),
         )
 
     async def fetch_body(self, claim: Claim) -> bytes:

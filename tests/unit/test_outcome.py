@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from qstash_clone.domain.message import AttemptRecord, Claim, Message, Settlement, SettlementKind
-from qstash_clone.domain.outcome import AttemptResult, BackoffPolicy, KeptAnswer, decide
+from qstash_clone.domain.outcome import AttemptResult, BackoffPolicy, KeptAnswer, decide, quarantine_record
 from qstash_clone.ids import MessageId
 
 NOW_MS = 1_700_000_000_000
@@ -148,8 +148,16 @@ def test_a_delivered_message_keeps_nothing_of_the_answer() -> None:
     assert judge(claim(), msgspec.structs.replace(BROKEN, status=200)).attempt is None
 
 
-def test_headers_are_kept_as_long_as_they_fit() -> None:
+@pytest.mark.parametrize(("max_retries", "kept"), [(3, ("A", "B")), (0, ("A", "Long", "B", "C"))])
+def test_headers_are_kept_as_long_as_they_fit(max_retries: int, kept: tuple[str, ...]) -> None:
     result = AttemptResult(status=500, headers=(("A", "12"), ("Long", "x" * 50), ("B", "34"), ("C", "5")))
-    settlement = decide(claim(), result, POLICY, NOW_MS, kept=KeptAnswer(header_bytes=6))
+    limits = KeptAnswer(retry_header_bytes=6, final_header_bytes=100)
+    settlement = decide(claim(max_retries=max_retries), result, POLICY, NOW_MS, kept=limits)
     assert settlement.attempt is not None
-    assert settlement.attempt.headers == (("A", "12"), ("B", "34"))
+    assert tuple(name for name, _ in settlement.attempt.headers) == kept
+
+
+def test_what_is_kept_of_a_message_that_is_given_up() -> None:
+    record = quarantine_record(5)
+    assert (record.status, record.headers, record.body, record.duration_ms) == (0, (), b"", 0)
+    assert "5 claims" in record.error

@@ -76,11 +76,13 @@ class Cached(Generic[_T]):
         self._answer: tuple[float, _T] | None = None
 
     async def get(self) -> _T:
-        """A result not older than a second."""
+        """A result that came at most a second ago."""
         async with self._asking:
-            now_s = time.monotonic()
-            if self._answer is None or now_s - self._answer[0] > _CACHE_S:
-                self._answer = (now_s, await self._ask())
+            if self._answer is None or time.monotonic() - self._answer[0] > _CACHE_S:
+                answer = await self._ask()
+                # The time it came: while a store hangs, an answer takes longer to come than it is good for, and each
+                # of those who wait here would ask in turn.
+                self._answer = (time.monotonic(), answer)
             return self._answer[1]
 
 

@@ -16,10 +16,11 @@ ARGV
   3  consumer               string  the worker asking
   4  limit                  int     at most this many messages
   5  lease_ms               int     reclaim entries idle for this long; 0 for none
-  6  record_bytes           int     return at most this much of a record, or its fixed part if that is more
-  7  is_logged              0|1
-  8  finished_retention_ms  int     how long the record of a cancelled message stays
-  9+ taken                  two per entry: entry id, message id or "" for a doorbell
+  6  reclaim_until_ms       int     reclaim nothing after this time: while a call is held up, every lease ages
+  7  record_bytes           int     return at most this much of a record, or its fixed part if that is more
+  8  is_logged              0|1
+  9  finished_retention_ms  int     how long the record of a cancelled message stays
+  10+ taken                 two per entry: entry id, message id or "" for a doorbell
 DERIVES  record, waiting list and admitted set of each message
 RETURNS
   {"ok", now ms, current key, next key, rang 0|1, {fault, ...}, entry id, id, record, ...}
@@ -33,8 +34,8 @@ COST  O(limit)
 --@include lanes
 local meta, ready, ring, parked = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local version, group, consumer, limit = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
-local lease_ms, record_bytes, log = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7] == '1' and KEYS[5]
-local finished_retention_ms, first_taken = tonumber(ARGV[8]), 9
+local lease_ms, reclaim_until_ms, record_bytes = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+local log, finished_retention_ms, first_taken = ARGV[8] == '1' and KEYS[5], tonumber(ARGV[9]), 10
 
 local partition, refusal = open_partition(meta, version)
 if refusal then
@@ -135,7 +136,7 @@ for at = first_taken, #ARGV, 2 do
   end
 end
 
-if lease_ms > 0 then
+if lease_ms > 0 and partition.now_ms <= reclaim_until_ms then
   local start, rounds = '0-0', 0
   repeat
     rounds = rounds + 1
@@ -153,7 +154,7 @@ if lease_ms > 0 then
         limit = limit - 1
       end
     end
-  until start == '0-0' or rounds >= 100
+  until start == '0-0' or rounds >= 1000
 end
 
 if limit > 0 then

@@ -36,10 +36,15 @@ redis.call('EXISTS', ring, parked, workers, capacity)
 write_when_full(ready, group)
 
 -- Workers are live or not by real time, whatever a test does to the clock of messages.
-for _, gone in ipairs(redis.call('ZRANGEBYSCORE', workers, '-inf', partition.real_ms - silent_ms, 'LIMIT', 0, 100)) do
-  redis.call('ZREM', workers, gone)
-  redis.call('HDEL', capacity, gone)
+local function forget(first_ms, last_ms)
+  for _, gone in ipairs(redis.call('ZRANGEBYSCORE', workers, first_ms, last_ms, 'LIMIT', 0, 100)) do
+    redis.call('ZREM', workers, gone)
+    redis.call('HDEL', capacity, gone)
+  end
 end
+forget('-inf', partition.real_ms - silent_ms)
+-- Reported before Redis's clock was set back; whoever is still there does so again.
+forget(partition.real_ms + silent_ms, '+inf')
 if holds >= 0 then
   redis.call('ZADD', workers, partition.real_ms, consumer)
   redis.call('HSET', capacity, consumer, holds)

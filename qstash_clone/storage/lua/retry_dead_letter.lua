@@ -37,7 +37,7 @@ if refusal then
 end
 
 local new_key = message_key(partition.prefix, new_id)
-if redis.call('EXISTS', new_key) == 1 then
+if redis.call('STRLEN', new_key) > 0 then
   return {'stored'}
 end
 local found = redis.call('XRANGE', dlq, entry, entry)[1]

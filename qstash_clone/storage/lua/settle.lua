@@ -47,7 +47,7 @@ if refusal then
 end
 local ATTEMPT_ARGUMENTS, CALLBACK_ARGUMENTS = 7, 7
 local now_ms = partition.now_ms
-local earliest, turns = nil, 8
+local earliest
 redis.call('EXISTS', ready, timers, ring, parked)
 redis.call('XLEN', KEYS[6])
 write_when_full(ready, group)
@@ -69,7 +69,6 @@ local function store_callbacks(at, behind, dlq_id)
     end
     store_message(partition, ready, timers, ring, log, ARGV[child], tonumber(ARGV[child + 1]), -1, ARGV[child + 2],
       tonumber(ARGV[child + 3]), ARGV[child + 4], body)
-    turns = turns + 1
   end
 end
 
@@ -129,7 +128,7 @@ while at <= #ARGV do
   at = behind
 end
 count_finished(partition, meta)
-admit(partition, ready, ring, parked, #reply + turns)
+admit(partition, ready, ring, parked, #reply + 8)
 if earliest then
   ring_for_timers(partition, ready, timers, earliest.id)
 end

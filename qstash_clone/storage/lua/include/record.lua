@@ -58,9 +58,18 @@ local function write_head(key, head)
     struct.pack('>BBBI2I2I6', head.state, head.flags, head.claims, head.generation, head.attempts, head.due_ms))
 end
 
+local REWRITE_BYTES = 16384
+
 -- attempt: an encoded AttemptRecord, kept behind the record.
 local function append_attempt(key, now_ms, attempt)
-  if #attempt > 0 then
-    redis.call('APPEND', key, struct.pack('>I6I4', now_ms, #attempt) .. attempt)
+  if attempt == '' then
+    return
+  end
+  local added = struct.pack('>I6I4', now_ms, #attempt) .. attempt
+  -- APPEND makes Redis reserve as much again for further growth. Writing a small record anew costs less than that.
+  if redis.call('STRLEN', key) <= REWRITE_BYTES then
+    redis.call('SET', key, redis.call('GET', key) .. added)
+  else
+    redis.call('APPEND', key, added)
   end
 end
