@@ -52,7 +52,7 @@ def explain(where: Whereabouts, *, active_since_ms: int | None, lease_ms: int) -
         "createdAt": stored.created_ms,
         "notBefore": stored.not_before_ms,
         "endedAt" if stored.state.is_final else "dueAt": stored.due_ms,
-        "retried": stored.retried,
+        "attempts": stored.retried,
         "maxRetries": stored.message.max_retries,
         "cancelRequested": stored.cancel_requested,
         "lane": {
@@ -138,7 +138,8 @@ def _absent(where: Whereabouts) -> str:
 
 
 def _after(stored: StoredMessage) -> str:
-    return f", after {stored.retried} failed attempt{'s' if stored.retried > 1 else ''}" if stored.retried else ""
+    failed = stored.retried - 1
+    return f", after {failed} failed attempt{'s' if failed > 1 else ''}" if failed > 0 else ""
 
 
 def _error(stored: StoredMessage) -> str:

@@ -54,6 +54,7 @@ class DeadLetterStore:
             count,
             identify=identify,
             accepts=record_filter(selection),
+            takes_all=selection.selects_everything,
             needs_attempts=selection.response_statuses is not None,
         )
         entries = [

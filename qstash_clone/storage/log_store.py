@@ -53,7 +53,12 @@ class LogStore:
             to_ms=to_ms,
         )
         found, last = await collect_page(
-            walk, records, count, identify=_Identifier(selection), accepts=record_filter(selection)
+            walk,
+            records,
+            count,
+            identify=_Identifier(selection),
+            accepts=record_filter(selection),
+            takes_all=selection.selects_everything,
         )
         return LogPage(entries=_join(found, records), cursor=None if last is None else str(last))
 

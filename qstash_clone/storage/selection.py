@@ -66,12 +66,14 @@ async def collect_page(
     *,
     identify: Callable[[StreamEntry], MessageId | None],
     accepts: Accepts | None,
+    takes_all: bool,
     needs_attempts: bool = False,
 ) -> tuple[list[Found], Place | None]:
     """Up to `count` entries whose message exists and is accepted, their records read wholly; and where to go on.
 
-    `identify` names the message of an entry, or None for an entry that is not wanted. The place is the last one that
-    was looked at; None if nothing follows. The page may be short: by what one request may do, or one answer hold.
+    `identify` names the message of an entry, or None for an entry that is not wanted; `takes_all` says that all are, as
+    far as is known. The place is the last one that was looked at; None if nothing follows. The page may be short: by
+    what one request may do, or one answer hold.
     """
     work, found, page_bytes = Work(), list[Found](), 0
     last: Place | None = None
@@ -82,7 +84,7 @@ async def collect_page(
 
     while True:
         # One more than asked for tells whether a further page follows.
-        batch = await walk.next(min(count + 1 if accepts is None else READ_AT_ONCE, READ_AT_ONCE))
+        batch = await walk.next(min(count + 1, READ_AT_ONCE) if takes_all else READ_AT_ONCE)
         if not batch:
             return await page(None)
         named = [identify(entry) for entry in batch]

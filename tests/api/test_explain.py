@@ -23,7 +23,7 @@ async def explained(client: httpx.AsyncClient, message_id: str) -> dict[str, Any
 async def test_a_delayed_message_says_until_when(client: httpx.AsyncClient, store: Store) -> None:
     message_id = await publish(client, Upstash_Delay="90s", Upstash_Retries="5")
     told = await explained(client, message_id)
-    assert (told["state"], told["reason"], told["retried"], told["maxRetries"]) == ("DELAYED", "delayed", 0, 5)
+    assert (told["state"], told["reason"], told["attempts"], told["maxRetries"]) == ("DELAYED", "delayed", 0, 5)
     assert told["dueAt"] == told["notBefore"] == told["createdAt"] + 90_000
     assert "not before" in told["explanation"]
     assert "in 1 min 30 s" in told["explanation"]
@@ -72,7 +72,7 @@ async def test_between_two_attempts_it_says_why_and_when(client: httpx.AsyncClie
     [claim] = await claims(store)
     await settle(store, claim, SettlementKind.RETRY, NOT_FOUND, delay_ms=7_000)
     told = await explained(client, message_id)
-    assert (told["state"], told["reason"], told["retried"]) == ("DELAYED", "retry", 1)
+    assert (told["state"], told["reason"], told["attempts"]) == ("DELAYED", "retry", 1)
     assert told["lastAttempt"] == {"status": 404, "error": "destination answered 404", "duration": 12}
     assert "Attempt 1 of 4 failed (destination answered 404)" in told["explanation"]
     assert 0 < told["dueAt"] - told["now"] <= 7_000
@@ -145,8 +145,9 @@ def test_what_is_not_known_is_left_out() -> None:
     assert "under way and may take" in sentence(where(State.ACTIVE))
     assert "again without reporting a result" in sentence(where(State.FAILED))
     assert sentence(where(State.CANCELED)) == "It was cancelled at 1970-01-01T00:00:00.000Z."
-    assert "after 1 failed attempt." in sentence(where(State.DELIVERED, retried=1))
-    assert "after 2 failed attempts." in sentence(where(State.DELIVERED, retried=2))
+    assert "after 1 failed attempt." in sentence(where(State.DELIVERED, retried=2))
+    assert "after 2 failed attempts." in sentence(where(State.DELIVERED, retried=3))
+    assert sentence(where(State.DELIVERED, retried=1)) == "It was delivered at 1970-01-01T00:00:00.000Z."
 
 
 def test_spans_are_short() -> None:

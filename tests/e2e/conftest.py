@@ -2,9 +2,11 @@
 
 import os
 import shutil
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 
 import pytest
+from qstash import AsyncQStash
 
 from qstash_clone.settings import Settings
 from tests.conftest import CURRENT_KEY, NEXT_KEY, TOKEN
@@ -60,6 +62,23 @@ def system(e2e_redis: RedisServer) -> Iterator[System]:
 @pytest.fixture
 def client(system: System) -> Client:
     return Client(system.url, system.settings)
+
+
+@asynccontextmanager
+async def connected(url: str, token: str) -> AsyncGenerator[AsyncQStash]:
+    """The official SDK, unchanged, on one api."""
+    sdk = AsyncQStash(token, base_url=url)
+    try:
+        yield sdk
+    finally:
+        await sdk.http._client.aclose()  # pyright: ignore[reportPrivateUsage]  (there is no public way)
+
+
+@pytest.fixture
+async def sdk(system: System) -> AsyncIterator[AsyncQStash]:
+    """The official SDK on the shared system."""
+    async with connected(system.url, system.settings.token) as sdk:
+        yield sdk
 
 
 @pytest.fixture

@@ -120,22 +120,128 @@ const scenarios = {
     await assert.rejects(client.dlq.delete(letter.dlqId), /not found/);
   },
 
+  async callbacks(receiver) {
+    const { messageId } = await client.publishJSON({
+      url: `${receiver.url}/source`,
+      body: { n: 1 },
+      retries: 0,
+      callback: `${receiver.url}/callback?a=b`,
+      failureCallback: `${receiver.url}/failure?c=d`,
+    });
+    const message = await client.messages.get(messageId);
+    assert.equal(message.callback, `${receiver.url}/callback?a=b`);
+    assert.equal(message.failureCallback, `${receiver.url}/failure?c=d`);
+    assert.equal((await receiver.next()).path, "/source");
+    const reports = [await receiver.next(), await receiver.next()];
+    assert.deepEqual(reports.map((report) => report.path).sort(), ["/callback?a=b", "/failure?c=d"]);
+    for (const report of reports) {
+      assert.ok(report.isGenuine);
+      const told = JSON.parse(report.body);
+      assert.equal(told.status, 404);
+      assert.equal(told.sourceMessageId, messageId);
+      assert.equal(atob(told.body), "404 Not Found");
+      assert.equal(atob(told.sourceBody), '{"n":1}');
+      if (report.path.startsWith("/failure")) await client.dlq.delete(told.dlqId);
+    }
+  },
+
+  async deduplication(receiver) {
+    const publish = (n) => client.publishJSON({ url: receiver.url, body: { n }, deduplicationId: `ts-${receiver.url.slice(-5)}` });
+    const first = await publish(1);
+    assert.equal(first.deduplicated, undefined);
+    assert.deepEqual(await publish(2), { messageId: first.messageId, deduplicated: true });
+    assert.equal((await receiver.next()).body, '{"n":1}');
+  },
+
+  async redaction(receiver) {
+    const secret = "typescript-s3cret";
+    const { messageId } = await client.publish({
+      url: receiver.url,
+      body: secret,
+      headers: { "x-secret": secret },
+      redact: { body: true, header: ["X-Secret"] },
+    });
+    const delivery = await receiver.next();
+    assert.deepEqual([delivery.body, delivery.headers["x-secret"]], [secret, secret]);
+    const { logs } = await client.logs({ messageIds: [messageId] });
+    assert.ok(logs.length > 0);
+    const shown = JSON.stringify([logs, await client.messages.get(messageId)]);
+    assert.ok(!shown.includes(secret) && !shown.includes(btoa(secret)));
+  },
+
+  async logs(receiver) {
+    const labels = [`one-${receiver.url.slice(-5)}`, `two-${receiver.url.slice(-5)}`];
+    for (const label of labels) await client.publish({ url: `${receiver.url}/${label}`, label });
+    const host = receiver.url.replace("http://", "");
+    const logs = await eventually(async () => {
+      const found = (await client.logs({ filter: { label: labels } })).logs;
+      return found.length === 6 && found;
+    });
+    assert.deepEqual([...new Set(logs.map((log) => log.label))].sort(), labels);
+    for (const [filter, length] of [
+      [{ host }, 6],
+      [{ host, path: `/${labels[0]}` }, 3],
+      [{ url: labels.map((label) => `${receiver.url}/${label}`) }, 6],
+      [{ label: labels[0], state: "DELIVERED" }, 1],
+      [{ host, fromDate: new Date(0), toDate: new Date(1) }, 0],
+    ]) {
+      const page = await client.logs({ filter });
+      assert.equal(page.logs.length, length, JSON.stringify(filter));
+      assert.equal(page.cursor, undefined);
+    }
+    const first = await client.logs({ filter: { host }, count: 4 });
+    const second = await client.logs({ filter: { host }, count: 4, cursor: first.cursor });
+    assert.deepEqual([...first.logs, ...second.logs], logs);
+    assert.deepEqual((await client.events({ filter: { host } })).events, logs);
+  },
+
+  async cancelMany(receiver) {
+    const label = `cancel-${receiver.url.slice(-5)}`;
+    const publish = async (path) => (await client.publish({ url: `${receiver.url}${path}`, delay: "10d", label })).messageId;
+    const ids = [await publish("/a"), await publish("/a"), await publish("/b"), await publish("/c"), await publish("/d")];
+    const host = receiver.url.replace("http://", "");
+    assert.deepEqual(await client.messages.cancel(ids.slice(0, 2)), { cancelled: 2 });
+    assert.deepEqual(await client.messages.cancel({ filter: { host, path: "/b" } }), { cancelled: 1 });
+    assert.deepEqual(await client.messages.cancel({ filter: { label }, count: 1 }), { cancelled: 1 });
+    assert.deepEqual(await client.messages.cancel({ filter: { label: [label, "other"] } }), { cancelled: 1 });
+    assert.deepEqual(await client.messages.cancel({ filter: { label } }), { cancelled: 0 });
+  },
+
+  async deadLettersInBulk(receiver) {
+    const label = `dead-${receiver.url.slice(-5)}`;
+    for (let n = 0; n < 6; n++) await client.publish({ url: `${receiver.url}/${n}`, retries: 0, label });
+    const letters = await eventually(async () => {
+      const { messages } = await client.dlq.listMessages({ filter: { label } });
+      return messages.length === 6 && messages;
+    });
+    const ids = letters.map((letter) => letter.dlqId);
+    assert.equal((await client.dlq.listMessages({ dlqIds: ids.slice(0, 2) })).messages.length, 2);
+    assert.equal((await client.dlq.delete({ dlqIds: ids.slice(0, 2) })).deleted, 2);
+    assert.deepEqual(await client.dlq.deleteMany({ dlqIds: ids.slice(0, 2) }), { deleted: 0 });
+    assert.equal((await client.dlq.retry(ids[2])).responses.length, 1);
+    await assert.rejects(client.dlq.retry(ids.slice(2, 4)), /not found/);
+    const page = await client.dlq.retry({ filter: { label }, count: 2 });
+    assert.equal(page.responses.length, 2);
+    assert.equal(typeof page.cursor, "string");
+    assert.deepEqual(await client.dlq.delete({ filter: { label, responseStatus: [404, 999] } }), { deleted: 1 });
+    assert.deepEqual(await client.dlq.retry({ filter: { label } }), { cursor: undefined, responses: [] });
+    await assert.rejects(client.dlq.delete({ filter: { lable: "x" } }), /lable/);
+  },
+
   async laterReleases(receiver) {
     const refused = /not supported yet/;
     await assert.rejects(client.batchJSON([{ url: receiver.url, body: {} }]), refused);
     await assert.rejects(client.queue({ queueName: "q" }).enqueueJSON({ url: receiver.url, body: {} }), refused);
-    await assert.rejects(client.publishJSON({ url: receiver.url, callback: "https://e.com" }), refused);
-    await assert.rejects(client.publishJSON({ url: receiver.url, deduplicationId: "x" }), refused);
     await assert.rejects(client.publishJSON({ url: receiver.url, flowControl: { key: "k", rate: 1 } }), refused);
     await assert.rejects(client.schedules.create({ destination: receiver.url, cron: "* * * * *" }), refused);
     await assert.rejects(client.schedules.list(), refused);
     await assert.rejects(client.urlGroups.list(), refused);
-    await assert.rejects(client.logs(), refused);
   },
 };
 
 const name = process.argv[2];
-const receiver = await startReceiver(name === "retryAndDeadLetter" ? [404, 404] : []);
+const failures = { retryAndDeadLetter: 2, callbacks: 1, deadLettersInBulk: 6 };
+const receiver = await startReceiver(Array(failures[name] ?? 0).fill(404));
 try {
   await scenarios[name](receiver);
 } finally {
