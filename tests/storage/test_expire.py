@@ -293,6 +293,23 @@ async def test_a_drained_store_returns_to_its_starting_keys_and_memory(
 
 
 @pytest.mark.parametrize("partitions", [3])
+async def test_the_memory_of_finished_messages_is_shared_by_the_partitions(
+    opened: Opened, settings: Settings, redis_client: Any, look: Look
+) -> None:
+    store = await opened(replace(settings, finished_max_bytes=30_000))
+    await store.delivery.heartbeat("w1", 300)
+    for _ in range(90):
+        await publish(store, body=b"x" * 1000)
+    for partition in range(3):
+        claims = await claim_all(store, partition=partition)
+        await asyncio.gather(*(store.delivery.settle(delivered(claim)) for claim in claims))
+        await age_log(PartitionKeys(settings.key_namespace, partition, 3), redis_client, 300_000)
+        while await store.delivery.expire(partition, LIMIT):
+            pass
+        assert 8_000 < look(partition).finished_bytes <= 10_000
+
+
+@pytest.mark.parametrize("partitions", [3])
 async def test_the_length_of_the_log_is_shared_by_the_partitions(
     opened: Opened, settings: Settings, look: Look
 ) -> None:

@@ -234,6 +234,29 @@ async def test_the_work_of_a_request_is_bounded(store: Store, monkeypatch: pytes
     assert found == [[], [], [wanted]]
 
 
+@pytest.mark.parametrize("delay_ms", [0, 3_600_000])
+async def test_a_page_costs_the_same_with_any_number_waiting(store: Store, redis_client: Any, delay_ms: int) -> None:
+    await store.delivery.heartbeat("w1", 0)
+
+    async def cost() -> dict[str, int]:
+        middle = await store.admin.list_pending(ALL, cursor=None, count=300)
+        assert middle.cursor is not None
+        await redis_client.config_resetstat()
+        for cursor in (None, middle.cursor):
+            await store.admin.list_pending(ALL, cursor=cursor, count=50)
+        stats = await redis_client.info("commandstats")
+        return {name: entry["calls"] for name, entry in stats.items()}
+
+    async def wait(count: int) -> None:
+        for _ in range(0, count, 500):
+            await asyncio.gather(*(publish(store, body=b"", delay_ms=delay_ms) for _ in range(500)))
+
+    await wait(1_000)
+    few = await cost()
+    await wait(9_000)
+    assert await cost() == few
+
+
 @pytest.mark.parametrize("cursor", ["", "x", "5-1", "=", "lgChcqCgxAAAoA", "lgGhcqCgxAAAoA==", "ä", "kgCheA"])
 async def test_a_cursor_that_is_none(store: Store, cursor: str) -> None:
     with pytest.raises(InvalidRequest, match="cursor"):
