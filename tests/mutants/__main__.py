@@ -23,6 +23,8 @@ COPIED = ("qstash_clone", "worker", "tests", "pyproject.toml")
 PROCESSES = 2
 TIME_LIMIT_S = 60
 """A mutant that makes its tests hang is noticed too."""
+UNBROKEN_TIME_LIMIT_S = 900
+"""Of all selections together, on all engines."""
 PASSED, FAILED = 0, 1
 """Exit statuses of pytest; any other means that the selection itself is wrong."""
 
@@ -74,7 +76,9 @@ class Workshop:
         word = words.get(status, f"tests cannot be run (status {status})")
         return Verdict(mutant=mutant, word=word, seconds=time.monotonic() - started, output=output)
 
-    def test(self, selection: Sequence[str], *, on_all_engines: bool = False) -> tuple[int | None, str]:
+    def test(
+        self, selection: Sequence[str], *, on_all_engines: bool = False, time_limit_s: float = TIME_LIMIT_S
+    ) -> tuple[int | None, str]:
         """Exit status of pytest, None if it took too long; and what it said."""
         environment = dict(os.environ, PYTHONDONTWRITEBYTECODE="1")
         environment.pop("QSTASH_CLONE_TEST_ENGINE", None)
@@ -85,7 +89,7 @@ class Workshop:
             [*command, *selection], cwd=self.path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         ) as process:
             try:
-                output, _ = process.communicate(timeout=TIME_LIMIT_S)
+                output, _ = process.communicate(timeout=time_limit_s)
             except subprocess.TimeoutExpired:
                 # Not killed at once: the tests' own servers are to end with them.
                 process.terminate()
@@ -134,7 +138,7 @@ def main(names: Sequence[str]) -> int:
 def _passes_unbroken(workshop: Workshop, chosen: Sequence[Mutant]) -> bool:
     """A selection that fails anyway would kill everything."""
     files = sorted({argument.split("::")[0] for mutant in chosen for argument in mutant.selection if "/" in argument})
-    status, output = workshop.test(files, on_all_engines=True)
+    status, output = workshop.test(files, on_all_engines=True, time_limit_s=UNBROKEN_TIME_LIMIT_S)
     if status != PASSED:
         print(f"the tests fail without any mutant:\n{output[-3000:]}", file=sys.stderr)
     return status == PASSED
