@@ -141,9 +141,8 @@ class RedisDeliveryStore:
             "claim", [keys.meta, keys.ready, keys.ring, keys.parked, keys.log, keys.dlq], args
         )
         _, now_ms, current_key, next_key, rang, dead, faults, *claimed = reply
-        for fault in faults:
-            # The entry stays pending and is reclaimed when its lease is over.
-            observability.emit(observability.CLAIM_FAILED, level=logging.ERROR, detail=fault.decode(errors="replace"))
+        # Their entries stay pending and are reclaimed when their lease is over.
+        _report(faults)
         claims: list[Claim] = []
         for at in range(0, len(claimed), 3):
             try:
@@ -219,7 +218,8 @@ class RedisDeliveryStore:
         reply, _ = await self._runner.run(
             "promote", [keys.meta, keys.ready, keys.timers, keys.ring], [STORAGE_VERSION, limit]
         )
-        _, now_ms, promoted, next_due_ms = reply
+        _, now_ms, promoted, next_due_ms, *faults = reply
+        _report(faults)
         return PromoteReport(promoted=promoted, next_due_ms=None if next_due_ms < 0 else next_due_ms, now_ms=now_ms)
 
     async def expire(self, partition: int, limit: int) -> int:
@@ -238,6 +238,11 @@ class RedisDeliveryStore:
             ],
         )
         return reply[1]
+
+
+def _report(faults: Sequence[bytes]) -> None:
+    for fault in faults:
+        observability.emit(observability.CLAIM_FAILED, level=logging.ERROR, detail=fault.decode(errors="replace"))
 
 
 def _weigh(encoded: _Encoded) -> int:
