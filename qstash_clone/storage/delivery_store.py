@@ -165,7 +165,11 @@ class RedisDeliveryStore:
         head = await self._commands.ask("GETRANGE", key, 0, HEAD_BYTES - 1)
         if len(head) < HEAD_BYTES:
             raise StorageUnavailable(f"The record of {claim.id.hex()} is gone.")
-        return await self._commands.ask("GETRANGE", key, *body_range(head))
+        body = await self._commands.ask("GETRANGE", key, *body_range(head))
+        if len(body) != claim.body_bytes:
+            # It went between the two reads, and what is left must not be delivered as if it were the message.
+            raise StorageUnavailable(f"The record of {claim.id.hex()} is gone.")
+        return body
 
     async def extend(self, partition: int, consumer: str, claims: Sequence[Claim]) -> list[Claim]:
         keys = self._keys[partition]
