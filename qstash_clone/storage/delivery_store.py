@@ -103,7 +103,8 @@ class RedisDeliveryStore:
             reply = await self._commands.send(*command, "STREAMS", keys.ready, ">")
         except FAULTS as error:
             if str(error).startswith("NOGROUP"):
-                # Redis was emptied under us; the next script call makes it usable again.
+                # Redis was emptied under us.
+                await self._runner.heal()
                 return []
             raise translate(error) from error
         if not reply:
