@@ -260,6 +260,16 @@ async def test_the_work_of_a_request_is_bounded(
     assert [len(page) for page in found] == [0, 1, 0], "short pages, even empty ones, and still a cursor"
 
 
+async def test_a_long_scan_forgets_what_it_passed_over(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selection, "READ_AT_ONCE", 4)
+    monkeypatch.setattr(records, "KEPT_BESIDES", 2)
+    for number in range(30):
+        await (labelled(store, "wanted") if number % 7 == 0 else publish(store, body=b"x" * 5_000))
+    found = await entries(store, Filter(labels=frozenset({"wanted"})), count=100)
+    assert [entry.event for entry in found] == [LogEvent.CREATED] * 5
+    assert len(await entries(store, Filter(paths=frozenset({"/"})), count=100)) == 25
+
+
 async def test_the_time_of_a_request_is_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selection, "MAX_WORK_S", 0)
     for _ in range(7):

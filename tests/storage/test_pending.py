@@ -13,6 +13,7 @@ from qstash_clone.ids import MessageId
 from qstash_clone.settings import Settings
 from qstash_clone.storage import pending_store, selection
 from qstash_clone.storage.keys import PartitionKeys
+from qstash_clone.storage.pending_walk import Position, Stage
 from qstash_clone.storage.scripts import Script
 from qstash_clone.storage.store import Store
 from tests.storage.conftest import Look, MoveClock
@@ -261,6 +262,24 @@ async def test_a_page_costs_the_same_with_any_number_waiting(store: Store, redis
 async def test_a_cursor_that_is_none(store: Store, cursor: str) -> None:
     with pytest.raises(InvalidRequest, match="cursor"):
         await store.admin.list_pending(ALL, cursor=cursor, count=1)
+
+
+@pytest.mark.parametrize(
+    "position",
+    [
+        Position(partition=1),
+        Position(partition=-1),
+        Position(until="+"),
+        Position(entry="1-1 COUNT"),
+        Position(stage=Stage.TIMERS, id=b"short"),
+        Position(stage=Stage.TIMERS, number=-1),
+        Position(stage=Stage.LANES, number=1 << 60),
+    ],
+)
+async def test_a_cursor_that_no_walk_has_given_out(store: Store, position: Position) -> None:
+    with pytest.raises(InvalidRequest, match="cursor"):
+        await store.admin.list_pending(ALL, cursor=position.cursor(), count=1)
+    assert Position.parse(Position().cursor(), 1) == Position()
 
 
 @pytest.mark.parametrize("partitions", [1, 3])
