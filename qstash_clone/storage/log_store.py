@@ -35,7 +35,7 @@ class LogStore:
         from_ms, to_ms = selection.from_ms, selection.to_ms
         partitions = range(self._access.partitions)
         if selection.message_ids is not None:
-            lives = await self._lives(records, selection.message_ids)
+            lives = await self._lives(selection.message_ids)
             if not lives:
                 return LogPage(entries=[], cursor=None)
             partitions = sorted({self._access.partition_of(message_id) for message_id in lives})
@@ -60,14 +60,20 @@ class LogStore:
             accepts=record_filter(selection),
             takes_all=selection.selects_everything,
         )
-        return LogPage(entries=_join(found, records), cursor=None if last is None else str(last))
+        entries = _join(found, records)
+        outrun = {entry.stored.id for entry in entries if entry.event is LogEvent.ERROR and entry.attempt is None}
+        if outrun:
+            # Their records were read for earlier entries, before the attempt ended that a later entry tells of.
+            await records.read_again(outrun)
+            entries = _join(found, records)
+        return LogPage(entries=entries, cursor=None if last is None else str(last))
 
-    async def _lives(
-        self, records: Records, message_ids: frozenset[MessageId]
-    ) -> dict[MessageId, tuple[int, int | None]]:
+    async def _lives(self, message_ids: frozenset[MessageId]) -> dict[MessageId, tuple[int, int | None]]:
         """When the entries of these messages can have been written; nothing of those that are gone."""
         commands = [("HGET", keys.meta, "off") for keys in self._access.keys]
         ahead_ms = [int(offset or 0) for offset in await self._access.commands.ask_all(commands)]
+        # Not for the page: an attempt may end between now and the reading of its entry.
+        records = Records(self._access)
         await records.peek(message_ids)
         lives: dict[MessageId, tuple[int, int | None]] = {}
         for message_id in message_ids:

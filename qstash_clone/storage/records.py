@@ -61,6 +61,15 @@ class Records:
                 del self._sizes[one]
             at = end
 
+    async def read_again(self, message_ids: Collection[MessageId]) -> None:
+        """Read records anew, wholly."""
+        for one in message_ids:
+            del self._read[one]
+            self._sizes.pop(one, None)
+            self._peeked.pop(one, None)
+        await self.peek(message_ids)
+        await self.complete(message_ids)
+
     def keep_only(self, message_ids: Collection[MessageId]) -> None:
         """Forget all others, if they are many."""
         if len(self._read) > len(message_ids) + KEPT_BESIDES:

@@ -504,3 +504,28 @@ async def test_an_entry_without_the_attempt_it_speaks_of(store: Store, keys: Par
 
 def test_the_slack_is_longer_than_a_script() -> None:
     assert log_store.SLACK_MS >= 1_000
+
+
+@pytest.mark.parametrize("chosen_by_id", [True, False])
+async def test_an_attempt_that_ends_while_the_log_is_read_is_told_whole(
+    store: Store, monkeypatch: pytest.MonkeyPatch, chosen_by_id: bool
+) -> None:
+    """Its record was read for an earlier entry, or to find when the message lived."""
+    message_id = await publish(store)
+    claim = await claim_one(store)
+    peek = records.Records.peek
+    ended = False
+
+    async def peek_and_end(self: records.Records, message_ids: Any) -> None:
+        nonlocal ended
+        await peek(self, list(message_ids))
+        if not ended:
+            ended = True
+            await store.delivery.settle(failed(claim))
+
+    monkeypatch.setattr(records.Records, "peek", peek_and_end)
+    # Page by page, so that the entry of the attempt is read after the record.
+    monkeypatch.setattr(selection, "READ_AT_ONCE", 1)
+    found = await entries(store, of(message_id) if chosen_by_id else Filter(urls=frozenset({claim.message.url})))
+    errors = [entry for entry in found if entry.event is LogEvent.ERROR]
+    assert [error.attempt is not None for error in errors] == [True]
