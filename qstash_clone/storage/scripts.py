@@ -110,7 +110,7 @@ class ScriptRunner:
             word = reply[0]
             if word == b"no_store":
                 # Redis was emptied under us (it keeps nothing over a restart, or somebody flushed it).
-                await self._initialise()
+                await self.heal()
                 continue
             if word == b"version":
                 raise StoreIncompatible(

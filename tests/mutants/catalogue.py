@@ -425,9 +425,16 @@ PYTHON = (
     Mutant(
         name="scripts: an emptied store counts as a lost reply",
         path=STORAGE + "scripts.py",
-        old="await self._initialise()\n",
-        new="await self._initialise()\n                may_have_run = True\n",
+        old="await self.heal()\n",
+        new="await self.heal()\n                may_have_run = True\n",
         selection=["tests/storage/test_dead_letters.py"],
+    ),
+    Mutant(
+        name="delivery store: reading from an emptied store spins",
+        path=STORAGE + "delivery_store.py",
+        old="                await self._runner.heal()\n",
+        new="",
+        selection=["tests/storage/test_store.py"],
     ),
     Mutant(
         name="delivery store: a lost doorbell",
