@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any, cast
 
-from bench.report import percentile
+from bench.report import BenchFailure, percentile
 from bench.tools.channel import serve
 from bench.tools.samples import BODY_BYTES, STAMP_DIGITS
 
@@ -120,6 +120,8 @@ async def closed(arguments: dict[str, Any]) -> dict[str, Any]:
     await loop.run(int(arguments["port"]), int(arguments["connections"]), warm_up_s + seconds)
     ended_ns = started_ns + round(seconds * 1e9)
     measured = [latency_ns for at_ns, latency_ns, _ in loop.answers if started_ns <= at_ns < ended_ns]
+    if not measured:
+        raise BenchFailure(f"no request was answered with 200 in {seconds:g} s; others, by status: {loop.refused}")
     return {
         "answered": len(loop.answers),
         "refused": loop.refused,
@@ -166,6 +168,8 @@ async def paced(arguments: dict[str, Any]) -> dict[str, Any]:
             refused += 1
         await asyncio.sleep(gap_s * rng.uniform(0.5, 1.5))
     connection.close()
+    if not message_ids:
+        raise BenchFailure(f"no request was answered with 200, but {refused} otherwise")
     return {
         "answered": len(message_ids),
         "refused": refused,

@@ -124,7 +124,8 @@ class RedisDeliveryStore:
             reply = await self._commands.send(*command, "STREAMS", keys.ready, ">")
         except FAULTS as error:
             if str(error).startswith("NOGROUP"):
-                # Redis was emptied under us; the next script call makes it usable again.
+                # Redis was emptied under us.
+                await self._runner.heal()
                 return []
             raise translate(error) from error
         if not reply:
@@ -160,9 +161,8 @@ class RedisDeliveryStore:
             "claim", [keys.meta, keys.ready, keys.ring, keys.parked, keys.log], args
         )
         _, now_ms, current_key, next_key, rang, faults, *claimed = reply
-        for fault in faults:
-            # The entry stays pending and is reclaimed when its lease is over.
-            observability.emit(observability.CLAIM_FAILED, level=logging.ERROR, detail=fault.decode(errors="replace"))
+        # Their entries stay pending and are reclaimed when their lease is over.
+        _report(faults)
         claims: list[Claim] = []
         given_up: list[MessageId] = []
         for at in range(0, len(claimed), 3):
@@ -198,7 +198,11 @@ class RedisDeliveryStore:
         head = await self._commands.ask("GETRANGE", key, 0, HEAD_BYTES - 1)
         if len(head) < HEAD_BYTES:
             raise StorageUnavailable(f"The record of {claim.id.hex()} is gone.")
-        return await self._commands.ask("GETRANGE", key, *body_range(head))
+        body = await self._commands.ask("GETRANGE", key, *body_range(head))
+        if len(body) != claim.body_bytes:
+            # It went between the two reads, and what is left must not be delivered as if it were the message.
+            raise StorageUnavailable(f"The record of {claim.id.hex()} is gone.")
+        return body
 
     async def extend(self, partition: int, consumer: str, claims: Sequence[Claim]) -> list[Claim]:
         keys = self._keys[partition]
@@ -272,7 +276,8 @@ class RedisDeliveryStore:
         reply, _ = await self._runner.run(
             "promote", [keys.meta, keys.ready, keys.timers, keys.ring], [STORAGE_VERSION, limit]
         )
-        _, now_ms, promoted, next_due_ms = reply
+        _, now_ms, promoted, next_due_ms, *faults = reply
+        _report(faults)
         return PromoteReport(promoted=promoted, next_due_ms=None if next_due_ms < 0 else next_due_ms, now_ms=now_ms)
 
     async def expire(self, partition: int, limit: int) -> int:
@@ -325,6 +330,11 @@ def _encode_callback(callback: CallbackMessage) -> tuple[tuple[Argument, ...], i
     dlq_id_at = -1 if callback.dlq_id_at is None else callback.dlq_id_at
     arguments = (message.id, message.delay_ms, lane, lane_at, encoded, message.body, dlq_id_at)
     return arguments, len(encoded) + len(message.body)
+
+
+def _report(faults: Sequence[bytes]) -> None:
+    for fault in faults:
+        observability.emit(observability.CLAIM_FAILED, level=logging.ERROR, detail=fault.decode(errors="replace"))
 
 
 def _weigh(encoded: _Encoded) -> int:

@@ -78,6 +78,10 @@ class ScriptRunner:
         self._initialise = initialise
         self._scripts: dict[str, Script] = {}
 
+    async def heal(self) -> None:
+        """Make a store that was emptied under us usable again."""
+        await self._initialise()
+
     def _script(self, name: str) -> Script:
         script = self._scripts.get(name)
         if script is None:

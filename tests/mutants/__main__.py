@@ -5,6 +5,7 @@ Line coverage sees neither Lua nor the order of writes. Run it with `make mutant
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -91,9 +92,12 @@ class Workshop:
             try:
                 output, _ = process.communicate(timeout=time_limit_s)
             except subprocess.TimeoutExpired:
-                # Not killed at once: the tests' own servers are to end with them.
-                process.terminate()
-                process.wait()
+                # As Ctrl-C does it: the fixtures end the servers that they started.
+                process.send_signal(signal.SIGINT)
+                try:
+                    process.communicate(timeout=TIME_LIMIT_S)
+                except subprocess.TimeoutExpired:
+                    process.kill()
                 return None, ""
         return process.returncode, output.decode(errors="replace")
 

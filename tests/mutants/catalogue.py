@@ -362,6 +362,7 @@ CARE = (
     _script("promote", "without limit", "'LIMIT', 0, limit", "'LIMIT', 0, -1", "promote"),
     _script("promote", "stops when Redis is full", "redis.call('ZREM', timers, '')", "", "full_redis"),
     _script("promote", "one fault fails all", "pcall(promote, id)", "true, promote(id)", "promote"),
+    _script("promote", "a fault is met again at once", "partition.now_ms + AGAIN_MS", "partition.now_ms", "promote"),
     _script("cancel", "the place is kept", "release_place(partition, ring, parked, head.lane, id)\n", "", "cancel"),
     _script("cancel", "the timer stays", "redis.call('ZREM', timers, id)\n", "", "cancel"),
     _script("cancel", "kept for ever", ", 'X', retention_ms)", ", 'X', 2 ^ 40)", "cancel"),

@@ -7,6 +7,7 @@ import pytest
 
 from qstash_clone.domain.message import Claim, State
 from qstash_clone.domain.outcome import quarantine_record
+from qstash_clone.errors import StorageUnavailable
 from qstash_clone.ids import MessageId
 from qstash_clone.settings import RULES, Settings
 from qstash_clone.storage.codec import HEAD_BYTES, encode_message
@@ -336,6 +337,25 @@ async def test_the_body_of_a_retried_message_does_not_include_its_attempts(store
     await move_clock(10)
     await store.delivery.promote(0, 10)
     assert await store.delivery.fetch_body(await claim_one(store)) == body
+
+
+@pytest.mark.usefixtures("breaks_invariants")
+async def test_a_body_that_goes_while_it_is_fetched_is_not_an_empty_one(
+    store: Store, keys: PartitionKeys, redis_client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when Redis is emptied at that moment; the place that the message held is all that is left here."""
+    await publish(store, body=b"x" * 100_000)
+    claim = await claim_one(store)
+    ask = store.commands.ask
+
+    async def ask_and_remove(*command: Any) -> Any:
+        reply = await ask(*command)
+        await redis_client.delete(keys.message(claim.id))
+        return reply
+
+    monkeypatch.setattr(store.commands, "ask", ask_and_remove)
+    with pytest.raises(StorageUnavailable, match="gone"):
+        await store.delivery.fetch_body(claim)
 
 
 async def test_one_reply_carries_a_bounded_amount(store: Store) -> None:

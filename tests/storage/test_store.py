@@ -148,9 +148,13 @@ async def test_a_blocked_reader_survives_an_emptied_redis(store: Store, redis_cl
     assert claim.id == message_id
 
 
-async def test_waiting_on_an_emptied_redis_answers_nothing(store: Store, redis_client: Any) -> None:
+async def test_waiting_on_an_emptied_redis_makes_it_ready_again(
+    store: Store, redis_client: Any, keys: PartitionKeys
+) -> None:
     await redis_client.flushall()
     assert await store.delivery.wait(0, "w1", 1, 10) == []
+    # The next one waits instead of coming back at once.
+    assert len(await redis_client.xinfo_groups(keys.ready)) == 1
 
 
 async def test_a_ready_stream_that_lost_its_group_gets_it_back(

@@ -1,5 +1,6 @@
 """Timers are promoted when due, and the sleep between is as long as it may be."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -85,3 +86,19 @@ async def test_a_retried_message_arrives_again(rig: Rig, move_clock: MoveClock) 
     await rig.idle()
     assert [dict(request.headers)["Upstash-Retried"] for request in rig.transport.requests] == ["0", "1"]
     assert await rig.state(message_id) is State.DELIVERED
+
+
+async def test_a_timer_that_cannot_be_read_keeps_nobody_from_reclaiming(rig: Rig, move_clock: MoveClock) -> None:
+    """Taken for a store that does not answer, it would close the gate again and again, for as long as it is there."""
+    message_id = await rig.publish(delay_ms=1_000)
+    later_release = b"\x07"
+    await rig.raw.setrange(rig.keys.message(message_id), 0, later_release)  # pyright: ignore
+    await move_clock(1_000)
+    rig.open_gate()
+    timers = rig.worker.loops.timers[0]
+    running = asyncio.create_task(timers.run())
+    await eventually(lambda: rig.clock.sleeping, what="it rests")
+    timers.stop()
+    await running
+    assert rig.worker.gate.is_open
+    assert rig.health.unready_reason() is None

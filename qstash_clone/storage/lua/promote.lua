@@ -1,6 +1,8 @@
 --[[
 promote.lua: move due messages from the timers to their lanes.
 
+One that cannot be moved is looked at again a second later: it holds up neither the others nor the caller.
+
 KEYS
   1  meta    hash        description of the partition
   2  ready   stream      work stream
@@ -11,7 +13,7 @@ ARGV
   2  limit    int  at most this many
 DERIVES  record, waiting list and admitted set of each message
 RETURNS
-  {"ok", now ms, promoted, next due ms or -1}
+  {"ok", now ms, promoted, next due ms or -1, fault, ...}
   {"no_store"} | {"version", stored version}
 COST  O(limit log timers)
 ]]
@@ -44,17 +46,16 @@ local function promote(id)
   redis.call('ZREM', timers, id)
 end
 
-local promoted, fault = 0, nil
+local AGAIN_MS = 1000
+local promoted, faults = 0, {}
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', timers, '-inf', partition.now_ms, 'LIMIT', 0, limit)) do
   local done, problem = pcall(promote, id)
   if done then
     promoted = promoted + 1
   else
-    fault = problem
+    redis.call('ZADD', timers, partition.now_ms + AGAIN_MS, id)
+    faults[#faults + 1] = error_text(problem)
   end
 end
-if fault and promoted == 0 then
-  return redis.error_reply(error_text(fault))
-end
 local next = redis.call('ZRANGE', timers, 0, 0, 'WITHSCORES')
-return {'ok', partition.now_ms, promoted, tonumber(next[2] or -1)}
+return {'ok', partition.now_ms, promoted, tonumber(next[2] or -1), unpack(faults)}
