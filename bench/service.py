@@ -10,16 +10,19 @@ from typing import Any
 from bench.engine import Engine
 from bench.processes import Child, Nursery
 from bench.report import BenchFailure
+from qstash_clone.settings import Settings
 
 START_PATIENCE_S = 20.0
 DRAIN_PATIENCE_S = 60.0
 
 
-async def start_api(nursery: Nursery, engine: Engine) -> tuple[Child, int]:
-    """One api process that is ready to store, and its port."""
+async def start_api(
+    nursery: Nursery, engine: Engine, *, name: str = "api", settings: Settings | None = None
+) -> tuple[Child, int]:
+    """One api process that is ready to store, and its port; with the engine's settings unless others are given."""
     port = free_port()
-    environ = dataclasses.replace(engine.settings(), port=port).to_environ()
-    child = await nursery.start("api", ["-m", "qstash_clone.cli", "api"], environ)
+    environ = dataclasses.replace(settings or engine.settings(), port=port).to_environ()
+    child = await nursery.start(name, ["-m", "qstash_clone.cli", "api"], environ)
     await eventually(lambda: answers(port, "/readyz"), child, "the api does not get ready")
     return child, port
 

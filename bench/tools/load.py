@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from bench.report import BenchFailure, percentile
 from bench.tools.channel import serve
-from bench.tools.samples import BODY_BYTES, STAMP_DIGITS
+from bench.tools.samples import BODY_BYTES, NUMBER, STAMP_DIGITS
 
 _MESSAGE_ID = re.compile(rb'"messageId": ?"([^"]+)"')
 _LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]+)\r\n", re.IGNORECASE)
@@ -80,7 +80,9 @@ class _ClosedLoop:
     """Each connection sends its next request when the last one was answered."""
 
     def __init__(self, request: bytes) -> None:
-        self._request = request
+        self._pieces = request.split(NUMBER.encode(), 1)
+        # Another process, or another call of this one, begins elsewhere.
+        self._number = time.time_ns()
         self._ends_ns = 0
         self._open = 0
         self._done = asyncio.get_running_loop().create_future()
@@ -93,9 +95,15 @@ class _ClosedLoop:
         self._open = connections
         self._ends_ns = time.perf_counter_ns() + round(seconds * 1e9)
         for connection in opened:
-            connection.send(self._request)
+            connection.send(self._request())
         async with asyncio.timeout(seconds + _ANSWER_PATIENCE_S):
             await self._done
+
+    def _request(self) -> bytes:
+        if len(self._pieces) == 1:
+            return self._pieces[0]
+        self._number += 1
+        return b"%b%020d%b" % (self._pieces[0], self._number, self._pieces[1])
 
     def _answered(self, connection: Connection, status: int, body: bytes) -> None:
         now_ns = time.perf_counter_ns()
@@ -104,7 +112,7 @@ class _ClosedLoop:
         else:
             self.refused[status] = self.refused.get(status, 0) + 1
         if now_ns < self._ends_ns and not connection.is_lost:
-            connection.send(self._request)
+            connection.send(self._request())
             return
         self._open -= 1
         connection.close()
@@ -113,7 +121,10 @@ class _ClosedLoop:
 
 
 async def closed(arguments: dict[str, Any]) -> dict[str, Any]:
-    """`connections` send `request` to `port` for `warm_up_s` and then `seconds`, of which rate and latency are told."""
+    """`connections` send `request` to `port` for `warm_up_s` and then `seconds`, of which rate and latency are told.
+
+    Where the request holds `NUMBER`, each one sent has a number of its own there.
+    """
     warm_up_s, seconds = float(arguments["warm_up_s"]), float(arguments["seconds"])
     loop = _ClosedLoop(str(arguments["request"]).encode("latin-1"))
     started_ns = time.perf_counter_ns() + round(warm_up_s * 1e9)

@@ -21,8 +21,12 @@ def destination(port: int) -> str:
     return origin + "d" * (URL_BYTES - len(origin))
 
 
-def publish_request(port: int, token: str, url: str) -> bytes:
-    """A whole publish; the last `BODY_BYTES` bytes are the body."""
+NUMBER = "#" * STAMP_DIGITS
+"""Where a request is to differ from all others: the load generator puts a number there."""
+
+
+def publish_request(port: int, token: str, url: str, *, options: str = "") -> bytes:
+    """A whole publish; the last `BODY_BYTES` bytes are the body. `options` are further header lines."""
     (content_type, media_type), (name, value) = HEADERS
     return (
         f"POST /v2/publish/{url} HTTP/1.1\r\n"
@@ -30,6 +34,7 @@ def publish_request(port: int, token: str, url: str) -> bytes:
         f"Authorization: Bearer {token}\r\n"
         f"{content_type}: {media_type}\r\n"
         f"Upstash-Forward-{name}: {value}\r\n"
+        f"{options}"
         "Accept: */*\r\n"
         "User-Agent: bench\r\n"
         f"Content-Length: {BODY_BYTES}\r\n\r\n"

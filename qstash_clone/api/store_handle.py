@@ -54,7 +54,14 @@ class StoreHandle:
                 pause_ms = min(max(_FIRST_PAUSE_MS, 2 * pause_ms), _LONGEST_PAUSE_MS)
                 await self._clock.sleep(pause_ms)
         engine = self._store.engine
-        emit(STORE_OPENED, engine=engine.engine, engine_version=engine.version, promise=engine.promise)
+        emit(
+            STORE_OPENED,
+            engine=engine.engine,
+            engine_version=engine.version,
+            promise=engine.promise,
+            # A long window can swallow messages for a long time, so nobody should be surprised by it.
+            deduplication_window_ms=self._settings.deduplication_window_ms,
+        )
         if pause_ms:
             emit(STORE_RECOVERED)
 

@@ -1,6 +1,7 @@
 """A message that kills every worker that takes it ends as a dead letter, and the others do not mind."""
 
 import asyncio
+import json
 import os
 import signal
 from collections import Counter
@@ -20,7 +21,8 @@ async def test_a_message_that_kills_its_workers_is_quarantined(own_redis: RedisS
     with System(settings, workers=2) as system:
         client = Client(system.url, system.settings)
         receiver.script(HANG, path="/poison", times=None)
-        poison = await client.publish(f"{receiver.url}/poison", b"x")
+        reported = ("Upstash-Failure-Callback", f"{receiver.url}/failed")
+        poison = await client.publish(f"{receiver.url}/poison", b"x", [reported])
         others: list[str] = []
         for death in range(1, 4):
             await receiver.wait_for(death, path="/poison", timeout_s=20)
@@ -35,6 +37,9 @@ async def test_a_message_that_kills_its_workers_is_quarantined(own_redis: RedisS
         letter = await eventually(lambda: client.dead_letter_of(poison), timeout=20)
         assert letter is not None
         assert letter["responseStatus"] == 0
+        await receiver.wait_for(1, path="/failed", timeout_s=20)
+        [report] = [request for request in receiver.requests if request.target == "/failed"]
+        assert json.loads(report.body)["dlqId"] == letter["dlqId"]
         assert len([request for request in receiver.requests if request.target == "/poison"]) == 3
         assert {request.header("Upstash-Retried") for request in receiver.requests} == {"0"}, "no attempt has ended"
         events = await eventually(lambda: _quarantined(system))
