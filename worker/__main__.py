@@ -7,7 +7,6 @@ import random
 import signal
 import sys
 from collections.abc import Awaitable
-from urllib.parse import urlsplit
 
 import uvloop
 
@@ -40,12 +39,7 @@ def run(settings: Settings) -> None:
         log_format=settings.log_format,
         level=settings.log_level,
         role="worker",
-        secrets=(
-            settings.token,
-            settings.current_signing_key,
-            settings.next_signing_key,
-            urlsplit(settings.redis_url).password or "",
-        ),
+        secrets=settings.secrets,
     )
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
