@@ -43,7 +43,8 @@ Try it, with something that answers on port 3000 (docs/quickstart.md has a recei
   curl {url}/v2/publish/http://localhost:3000/hello -H 'Authorization: Bearer {token}' -d 'Hello'
 
 Durability: every acknowledged message is on disk (appendfsync always, {engine}, {data_dir})
-Behaviour:  compat={settings.compat}, {_amount(settings.workers, "worker")}, private destinations {_allowed(settings)}
+Behaviour:  compat={settings.compat} (repeats are recognised for {_span(settings.deduplication_window_ms)}), \
+{_amount(settings.workers, "worker")}, private destinations {_allowed(settings)}
 Ctrl-C stops it; started again on the same folder, it goes on where it was.
 """
 
@@ -59,6 +60,13 @@ def _url_host(host: str) -> str:
 
 def _amount(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _span(duration_ms: int) -> str:
+    for unit_ms, name in ((86_400_000, "day"), (3_600_000, "hour"), (60_000, "minute")):
+        if duration_ms % unit_ms == 0:
+            return _amount(duration_ms // unit_ms, name)
+    return _amount(duration_ms // 1000, "second")
 
 
 def _allowed(settings: Settings) -> str:
