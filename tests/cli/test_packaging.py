@@ -54,6 +54,15 @@ def needed_at_run_time() -> set[str]:
     return found
 
 
+@pytest.mark.parametrize("name", ["tools/make-venv", "Dockerfile"])
+def test_locked_packages_are_installed_without_resolving_again(name: str) -> None:
+    """Otherwise a newer release of a package with an extra, which the lock does not name, breaks old versions of pip."""
+    text = (ROOT / name).read_text().replace("\\\n", " ")
+    installs = [line for line in text.splitlines() if "install " in line and "requirements.lock" in line]
+    assert installs
+    assert [line for line in installs if "--no-deps" not in line] == []
+
+
 def test_container_keeps_what_runs_and_drops_the_tools() -> None:
     found = re.search(r"pip uninstall --yes --quiet ((?:[a-z0-9-]+|\\\n|\s)+)", (ROOT / "Dockerfile").read_text())
     assert found
