@@ -10,6 +10,17 @@ Headers = tuple[tuple[str, str], ...]
 """Header lines in order; names canonical (`X-Api-Key`), values the bytes of the wire decoded as latin-1."""
 
 
+class FlowControl(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The limits that a message brings for its key; at least one of the two numbers is given."""
+
+    key: str
+    parallelism: int | None = None
+    """Attempts in flight at once."""
+    rate: int | None = None
+    """Attempts that may start in one period."""
+    period_s: int = 1
+
+
 class CallbackSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Where and how the result of an attempt is reported; None stands for what the message itself has."""
 
@@ -22,6 +33,7 @@ class CallbackSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     retry_delay_expression: str | None = None
     delay_ms: int = 0
     labels: tuple[str, ...] | None = None
+    flow_control: FlowControl | None = None
 
 
 class Redaction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -41,6 +53,13 @@ class Extras(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     redaction: Redaction | None = None
     source_message_id: bytes | None = None
     """Of a callback: the message whose attempt it reports."""
+    flow_control: FlowControl | None = None
+    """As published; the key's limits of today may be others."""
+    url_group: str | None = None
+    """The URL group it was published to."""
+    endpoint_name: str | None = None
+    schedule_id: str | None = None
+    """Of a message that a schedule has published, and of its callbacks."""
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True):
@@ -102,7 +121,7 @@ class NewMessage(msgspec.Struct, frozen=True, kw_only=True):
     message: Message
     body: bytes
     lane: str
-    """The waiting line it joins when due: `h:<host>[:<port>]` for a plain destination."""
+    """Its route, see `domain.lanes`: `h:<host>[:<port>]` for a plain destination."""
     delay_ms: int = 0
     """From the moment it is stored, by Redis's clock."""
     not_before_ms: int | None = None
@@ -139,6 +158,7 @@ class StoredMessage(msgspec.Struct, frozen=True, kw_only=True):
     message: Message
     body: bytes
     lane: str
+    """Its route, see `domain.lanes`."""
     state: State
     cancel_requested: bool
     generation: int
@@ -174,6 +194,11 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """Length of the whole body; where `body` is shorter it is fetched before the delivery."""
     not_before_ms: int = 0
     """When the first attempt was due."""
+    lane: str = ""
+    """Its route."""
+    start_by_ms: int = 0
+    """Redis's own clock: when the rate window ends in which this attempt is counted; 0 for none. An attempt that
+    has not begun by then is handed back, because the next window may be full."""
 
 
 class SettlementKind(StrEnum):

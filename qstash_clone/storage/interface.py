@@ -92,8 +92,10 @@ class Published(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a publish."""
 
     id: MessageId
-    """Of the message stored, or of the earlier one that this publish repeats."""
+    """Of the message stored, or of the earlier one that this publish repeats; of a fan-out that of the first."""
     is_duplicate: bool = False
+    originals: tuple[tuple[MessageId, str], ...] = ()
+    """Of a repeated fan-out: id and destination of each message of the earlier one."""
 
 
 class DeduplicationRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -134,9 +136,10 @@ class Whereabouts(msgspec.Struct, frozen=True, kw_only=True):
 class PublishStore(Protocol):
     """Used by the api's hot path."""
 
-    def new_message_id(self, deduplication: Deduplication | None = None) -> MessageId:
-        """A fresh id, on the partition that publishes currently go to or, with `deduplication`, on the one that
-        decides about repeats of it."""
+    def new_message_id(self, deduplication: Deduplication | None = None, lanes: Sequence[str] = ()) -> MessageId:
+        """A fresh id, on the partition where the limited `lanes` of the message are (`Route.limited_lanes`, and those
+        of its callbacks); without lanes on the one that decides about repeats of `deduplication`; without either on
+        the one that publishes currently go to. Raises `InvalidRequest` for lanes that live apart."""
         ...
 
     async def publish(self, message: NewMessage) -> Published:
@@ -145,6 +148,11 @@ class PublishStore(Protocol):
         Concurrent calls travel together. A message whose id is stored already counts as stored. Of any number of
         publishes with one `deduplication.digest` within its window exactly one is stored, in the step that decides.
         """
+        ...
+
+    async def fan_out(self, messages: Sequence[NewMessage]) -> Published:
+        """Store these messages of one partition in one step, all or none, and decide about repeats once for all of
+        them: `deduplication` is that of the first."""
         ...
 
 
