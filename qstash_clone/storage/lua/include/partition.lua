@@ -2,10 +2,12 @@
 partition.lua: the first step of every script: is this the store the caller means, and what time is it?
 
 open_partition(meta_key, version) -> partition, refusal
+  partition holds the names of the keys that the included files share, and the time: now_ms is that of messages, which
+  a test may have moved or stopped, real_ms that of leases, workers and signatures.
   refusal is what the script has to return at once: {"no_store"}, or {"version", stored version}.
 ]]
 local function open_partition(meta_key, version)
-  local fields = redis.call('HMGET', meta_key, 'v', 'cap', 'off', 'ck', 'nk')
+  local fields = redis.call('HMGET', meta_key, 'v', 'cap', 'off', 'ck', 'nk', 'fz')
   if not fields[1] then
     return nil, {'no_store'}
   end
@@ -14,14 +16,30 @@ local function open_partition(meta_key, version)
   end
   local time = redis.call('TIME')
   local real_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+  local prefix = string.sub(meta_key, 1, -5)
   return {
-    prefix = string.sub(meta_key, 1, -5),
+    prefix = prefix,
+    ready = prefix .. 'ready',
+    timers = prefix .. 'timers',
+    ring = prefix .. 'ring',
+    parked = prefix .. 'parked',
+    blocked = prefix .. 'blocked',
+    windows = prefix .. 'windows',
+    queues = prefix .. 'queues',
+    flows = prefix .. 'flows',
     capacity = tonumber(fields[2]) or 0,
-    now_ms = real_ms + (tonumber(fields[3]) or 0),
+    now_ms = tonumber(fields[6]) or real_ms + (tonumber(fields[3]) or 0),
     real_ms = real_ms,
     current_key = fields[4],
     next_key = fields[5],
   }
+end
+
+-- An entry without an id: whoever takes it looks at the timers again.
+local function ring_doorbell(partition)
+  if partition.capacity > 0 then
+    redis.call('XADD', partition.ready, '*', 'b', '1')
+  end
 end
 
 -- Redis 7 raises a table, 6.2 a string.
