@@ -30,9 +30,38 @@ local function open_partition(meta_key, version)
     capacity = tonumber(fields[2]) or 0,
     now_ms = tonumber(fields[6]) or real_ms + (tonumber(fields[3]) or 0),
     real_ms = real_ms,
+    is_moved = (fields[3] and fields[3] ~= '0') or fields[6] ~= false,
+    is_frozen = fields[6] ~= false,
     current_key = fields[4],
     next_key = fields[5],
   }
+end
+
+local function last_entry(stream)
+  local fields = redis.call('XINFO', 'STREAM', stream)
+  for at = 1, #fields, 2 do
+    if fields[at] == 'last-generated-id' then
+      local ms, sequence = string.match(fields[at + 1], '^(%d+)-(%d+)$')
+      return tonumber(ms), tonumber(sequence)
+    end
+  end
+end
+
+-- Adds an entry whose id is the time of messages. While that is Redis's own time, Redis knows how to number them.
+local function append_dated(partition, stream, field, value)
+  if not partition.is_moved then
+    return redis.call('XADD', stream, '*', field, value)
+  end
+  local entry = redis.pcall('XADD', stream, string.format('%.0f-0', partition.now_ms), field, value)
+  if type(entry) == 'string' then
+    return entry
+  end
+  if not string.find(entry.err, 'equal or smaller', 1, true) then
+    error(entry.err)
+  end
+  -- Not the first of its millisecond, which lasts for as long as the clock stands still.
+  local ms, sequence = last_entry(stream)
+  return redis.call('XADD', stream, string.format('%.0f-%.0f', ms, sequence + 1), field, value)
 end
 
 -- An entry without an id: whoever takes it looks at the timers again.
