@@ -142,6 +142,12 @@ class PublishStore(Protocol):
         the one that publishes currently go to. Raises `InvalidRequest` for lanes that live apart."""
         ...
 
+    def new_message_ids(
+        self, count: int, deduplication: Deduplication | None = None, lanes: Sequence[str] = ()
+    ) -> list[MessageId]:
+        """As `new_message_id`, for the messages of one fan-out: all on one partition."""
+        ...
+
     async def publish(self, message: NewMessage) -> Published:
         """Store one message; once this returns it is in Redis, and on disk as Redis is configured.
 

@@ -59,9 +59,16 @@ class RedisPublishStore:
             for partition in range(len(keys))
         ]
 
-    def new_message_id(self, deduplication: Deduplication | None = None) -> MessageId:
+    def new_message_id(self, deduplication: Deduplication | None = None, lanes: Sequence[str] = ()) -> MessageId:
         partition = self._filling if deduplication is None else self._deciding(deduplication)
         return self._ids.next_id(*self._buckets[partition])
+
+    def new_message_ids(
+        self, count: int, deduplication: Deduplication | None = None, lanes: Sequence[str] = ()
+    ) -> list[MessageId]:
+        first = self.new_message_id(deduplication, lanes)
+        buckets = self._buckets[partition_of(first, len(self._keys))]
+        return [first, *(self._ids.next_id(*buckets) for _ in range(count - 1))]
 
     def _deciding(self, deduplication: Deduplication) -> int:
         """The partition on which a digest's record is: one script there looks it up and stores the message."""
