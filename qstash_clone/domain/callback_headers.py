@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from qstash_clone.domain.flow_control import parse_flow_control
 from qstash_clone.domain.header_names import check_value, forwardable_name, is_header_name
 from qstash_clone.domain.header_values import (
     HeaderLines,
@@ -15,12 +16,13 @@ from qstash_clone.domain.header_values import (
     parse_period,
     parse_retries,
     parse_retry_delay,
+    parse_text,
     text_of,
 )
 from qstash_clone.domain.limits import Limits, over_period, over_retries
-from qstash_clone.domain.message import CallbackSpec
+from qstash_clone.domain.message import CallbackSpec, FlowControl
 from qstash_clone.domain.quoting import quoted
-from qstash_clone.errors import InvalidRequest, NotSupportedYet
+from qstash_clone.errors import InvalidRequest
 
 CALLBACK_PREFIXES = (b"upstash-failure-callback-", b"upstash-callback-")
 
@@ -44,6 +46,9 @@ class CallbackSettings(msgspec.Struct, kw_only=True):
     retry_delay_expression: str | None = None
     delay_ms: int = 0
     labels: tuple[str, ...] | None = None
+    flow_control_key: str | None = None
+    flow_control_value: str | None = None
+    flow_control: FlowControl | None = None
     texts: dict[str, str] = {}
     """As they were given, by suffix."""
 
@@ -65,6 +70,7 @@ class CallbackSettings(msgspec.Struct, kw_only=True):
             retry_delay_expression=self.retry_delay_expression,
             delay_ms=self.delay_ms,
             labels=self.labels,
+            flow_control=self.flow_control,
         )
 
     def _given(self, suffix: str) -> tuple[str, str]:
@@ -74,7 +80,7 @@ class CallbackSettings(msgspec.Struct, kw_only=True):
 def parse_callback(kind: CallbackKind, url: str, lines: HeaderLines) -> CallbackSettings:
     """The settings of one kind among the lines of both; other suffixes than the known ones are ignored.
 
-    Raises `InvalidRequest` for a malformed one and `NotSupportedYet` for one that this release does not serve.
+    Raises `InvalidRequest` for a malformed one.
     """
     prefix = kind.value.lower().encode() + b"-"
     settings = CallbackSettings(kind=kind, url=url)
@@ -98,6 +104,9 @@ def parse_callback(kind: CallbackKind, url: str, lines: HeaderLines) -> Callback
             settings.texts[spelling] = text
             setattr(settings, field, parse(header, text))
     settings.headers = tuple(forwarded)
+    settings.flow_control = parse_flow_control(
+        f"{kind}-Flow-Control", settings.flow_control_key, settings.flow_control_value
+    )
     return settings
 
 
@@ -109,10 +118,6 @@ def _forward(kind: CallbackKind, name: bytes, value: bytes, forwarded: list[tupl
     canonical = forwardable_name(name)
     if canonical is not None:
         forwarded.append((canonical, check_value(f"{kind}-Forward-{canonical}", value).decode("latin-1")))
-
-
-def _refuse(header: str, text: str) -> None:
-    raise NotSupportedYet(f"{header}: not supported yet")
 
 
 _FORWARD = b"forward-"
@@ -127,7 +132,7 @@ _SETTINGS: dict[bytes, tuple[str, str, _SettingParser]] = {
         ("Timeout", "timeout_ms", parse_period),
         ("Delay", "delay_ms", parse_duration),
         ("Label", "labels", parse_labels),
-        ("Flow-Control-Key", "", _refuse),
-        ("Flow-Control-Value", "", _refuse),
+        ("Flow-Control-Key", "flow_control_key", parse_text),
+        ("Flow-Control-Value", "flow_control_value", parse_text),
     )
 }

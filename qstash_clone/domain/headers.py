@@ -7,6 +7,7 @@ import msgspec
 
 from qstash_clone.domain.callback_headers import CALLBACK_PREFIXES, CallbackKind, parse_callback
 from qstash_clone.domain.deduplication import DeduplicationRequest, check_id, content_headers
+from qstash_clone.domain.flow_control import parse_flow_control
 from qstash_clone.domain.header_names import check_value, forwardable_name, incoming_name
 from qstash_clone.domain.header_values import (
     HeaderLines,
@@ -23,7 +24,7 @@ from qstash_clone.domain.header_values import (
     text_of,
 )
 from qstash_clone.domain.limits import MAX_DEDUPLICATION_WINDOW_MS, Limits, over_period, over_retries
-from qstash_clone.domain.message import CallbackSpec, Headers, Redaction
+from qstash_clone.domain.message import CallbackSpec, FlowControl, Headers, Redaction
 from qstash_clone.domain.redaction import parse_redaction
 from qstash_clone.errors import NotSupportedYet
 
@@ -31,6 +32,7 @@ _PREFIX = b"upstash-"
 _FORWARD_PREFIX = b"upstash-forward-"
 _FORWARD_PREFIX_BYTES = len(_FORWARD_PREFIX)
 _CONTENT_TYPE = b"content-type"
+_FLOW_CONTROL = "Upstash-Flow-Control"
 
 
 class PublishOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,6 +53,7 @@ class PublishOptions(msgspec.Struct, frozen=True, kw_only=True):
     failure_callback: CallbackSpec | None = None
     redaction: Redaction | None = None
     deduplication: DeduplicationRequest | None = None
+    flow_control: FlowControl | None = None
 
 
 class _Draft(msgspec.Struct):
@@ -70,15 +73,23 @@ class _Draft(msgspec.Struct):
     deduplication_id: str | None = None
     deduplicates_content: bool = False
     deduplication_window_ms: int | None = None
+    flow_control_key: str | None = None
+    flow_control_value: str | None = None
 
 
 _NOTHING_GIVEN = _Draft()
 
 
 def parse_options(
-    headers: HeaderLines, query_config: HeaderLines, limits: Limits, *, authorization_is_payload: bool = False
+    headers: HeaderLines,
+    query_config: HeaderLines,
+    limits: Limits,
+    *,
+    authorization_is_payload: bool = False,
+    group_headers: HeaderLines = (),
 ) -> PublishOptions:
-    """The options of a publish: a header wins over the query parameter of the same name, the default comes last.
+    """The options of a publish: a header wins over the query parameter of the same name, that over the default which
+    the URL group has (`group_headers`), and that of the service comes last.
 
     `query_config` is that of `PathDestination`. `authorization_is_payload` says that the credential came by the
     query, which makes `Authorization` a header like any other for `Upstash-Header-Forward`.
@@ -96,10 +107,14 @@ def parse_options(
         elif name == _CONTENT_TYPE and content_type is None:
             content_type = value
     if query_config:
-        settings, forwarded, of_callbacks = _merge_query(query_config, settings, forwarded, of_callbacks)
+        settings, forwarded, of_callbacks = _merge(query_config, settings, forwarded, of_callbacks)
+    if group_headers:
+        settings, forwarded, of_callbacks = _merge(group_headers, settings, forwarded, of_callbacks)
+        if content_type is None:
+            content_type = next((value for name, value in group_headers if name == _CONTENT_TYPE), None)
 
     draft = _NOTHING_GIVEN
-    callback = failure_callback = deduplication = None
+    callback = failure_callback = deduplication = flow_control = None
     if settings:
         draft = _parse_settings(settings)
         if draft.deduplication_id is not None:
@@ -108,6 +123,7 @@ def parse_options(
             callback = parse_callback(CallbackKind.CALLBACK, draft.callback_url, of_callbacks)
         if draft.failure_callback_url is not None:
             failure_callback = parse_callback(CallbackKind.FAILURE_CALLBACK, draft.failure_callback_url, of_callbacks)
+        flow_control = parse_flow_control(_FLOW_CONTROL, draft.flow_control_key, draft.flow_control_value)
         _check_limits(draft, limits, settings)
         if draft.deduplication_id is not None or draft.deduplicates_content:
             deduplication = _deduplication(draft, limits, headers, query_config)
@@ -126,6 +142,7 @@ def parse_options(
         failure_callback=None if failure_callback is None else failure_callback.checked(limits),
         redaction=draft.redaction,
         deduplication=deduplication,
+        flow_control=flow_control,
     )
 
 
@@ -150,23 +167,24 @@ def _collect(
         of_callbacks.append((name, value))
 
 
-def _merge_query(
-    query_config: HeaderLines,
+def _merge(
+    lines: HeaderLines,
     settings: dict[bytes, bytes],
     forwarded: list[tuple[str, str]],
     of_callbacks: list[tuple[bytes, bytes]],
 ) -> tuple[dict[bytes, bytes], list[tuple[str, str]], list[tuple[bytes, bytes]]]:
-    query_settings: dict[bytes, bytes] = {}
-    query_forwarded: list[tuple[str, str]] = []
-    query_of_callbacks: list[tuple[bytes, bytes]] = []
-    for name, value in query_config:
-        _collect(name, value, query_settings, query_forwarded, query_of_callbacks)
+    """What is given already, and those of the lines whose names are not among it."""
+    more_settings: dict[bytes, bytes] = {}
+    more_forwarded: list[tuple[str, str]] = []
+    more_of_callbacks: list[tuple[bytes, bytes]] = []
+    for name, value in lines:
+        _collect(name, value, more_settings, more_forwarded, more_of_callbacks)
     given = {name for name, _ in forwarded}
     given_of_callbacks = {name for name, _ in of_callbacks}
     return (
-        query_settings | settings,
-        forwarded + [line for line in query_forwarded if line[0] not in given],
-        of_callbacks + [line for line in query_of_callbacks if line[0] not in given_of_callbacks],
+        more_settings | settings,
+        forwarded + [line for line in more_forwarded if line[0] not in given],
+        of_callbacks + [line for line in more_of_callbacks if line[0] not in given_of_callbacks],
     )
 
 
@@ -257,8 +275,8 @@ _SETTINGS: dict[bytes, tuple[str, str, _SettingParser]] = {
         ("Upstash-Deduplication-Id", "deduplication_id", parse_text),
         ("Upstash-Content-Based-Deduplication", "deduplicates_content", parse_boolean),
         ("Upstash-Deduplication-Window", "deduplication_window_ms", parse_period),
-        ("Upstash-Flow-Control-Key", "", _refuse),
-        ("Upstash-Flow-Control-Value", "", _refuse),
+        ("Upstash-Flow-Control-Key", "flow_control_key", parse_text),
+        ("Upstash-Flow-Control-Value", "flow_control_value", parse_text),
         ("Upstash-Cron", "", _refuse),
     )
 }

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 
 from qstash_clone.domain.headers import PublishOptions, parse_options
 from qstash_clone.domain.limits import Limits
-from qstash_clone.domain.message import CallbackSpec
-from qstash_clone.errors import CallerError, InvalidRequest, NotSupportedYet, QuotaExceeded
+from qstash_clone.domain.message import CallbackSpec, FlowControl
+from qstash_clone.errors import CallerError, InvalidRequest, QuotaExceeded
 
 LIMITS = Limits(
     default_retries=3, max_retries=100, default_timeout_ms=60_000, max_timeout_ms=7_200_000, max_delay_ms=86_400_000
@@ -160,11 +160,21 @@ def test_a_name_that_is_none_is_refused(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("suffix", ["Flow-Control-Key", "Flow-Control-Value"])
-def test_flow_control_is_not_served_yet(kind: str, suffix: str) -> None:
-    with pytest.raises(NotSupportedYet) as caught:
-        parse((kind, URL), (f"{kind}-{suffix}", "x"))
-    assert str(caught.value) == f"{kind}-{suffix}: not supported yet"
+def test_flow_control_takes_both_of_its_headers(kind: str) -> None:
+    key, value = (f"{kind}-Flow-Control-Key", "k"), (f"{kind}-Flow-Control-Value", "rate=2, period=1m")
+    spec = spec_of(kind, parse((kind, URL), key, value))
+    assert spec is not None
+    assert spec.flow_control == FlowControl(key="k", rate=2, period_s=60)
+    assert parse((kind, URL), key, value).flow_control is None
+    with pytest.raises(InvalidRequest) as caught:
+        parse((kind, URL), key)
+    assert str(caught.value) == f"{kind}-Flow-Control-Key: it needs limits, give {kind}-Flow-Control-Value too"
+    with pytest.raises(InvalidRequest) as caught:
+        parse((kind, URL), value)
+    assert str(caught.value) == f"{kind}-Flow-Control-Value: it needs a key, give {kind}-Flow-Control-Key too"
+    with pytest.raises(InvalidRequest) as caught:
+        parse((kind, URL), key, (f"{kind}-Flow-Control-Value", "rate=x"))
+    assert str(caught.value).startswith(f'{kind}-Flow-Control-Value: invalid rate "x"')
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -236,12 +246,13 @@ _suffixes = st.sampled_from(
         "-forward-host",
         "-forward-",
         "-flow-control-key",
+        "-flow-control-value",
         "-other",
         "-forward-\xff",
     ]
 )
 _values = st.one_of(
-    st.sampled_from([b"1", b"10s", b"GET", b"a,b", b"retried", b"https://e.com"]), st.binary(max_size=12)
+    st.sampled_from([b"1", b"rate=1", b"10s", b"GET", b"a,b", b"retried", b"https://e.com"]), st.binary(max_size=12)
 )
 _lines = st.lists(
     st.tuples(

@@ -7,7 +7,7 @@ from qstash_clone.domain.deduplication import DeduplicationRequest
 from qstash_clone.domain.header_values import MAX_LABEL_CHARACTERS, MAX_LABELS
 from qstash_clone.domain.headers import PublishOptions, parse_options
 from qstash_clone.domain.limits import Limits
-from qstash_clone.domain.message import Redaction
+from qstash_clone.domain.message import CallbackSpec, FlowControl, Redaction
 from qstash_clone.errors import CallerError, InvalidRequest, NotSupportedYet, QuotaExceeded
 
 LIMITS = Limits(
@@ -166,8 +166,6 @@ def test_syntax_is_checked_before_quotas() -> None:
 @pytest.mark.parametrize(
     "header",
     [
-        "Upstash-Flow-Control-Key",
-        "Upstash-Flow-Control-Value",
         "Upstash-Cron",
     ],
 )
@@ -176,6 +174,65 @@ def test_what_is_not_served_yet_says_so(header: str) -> None:
         with pytest.raises(NotSupportedYet) as caught:
             options()
         assert str(caught.value) == f"{header}: not supported yet"
+
+
+@pytest.mark.parametrize("place", ["header", "query"])
+def test_flow_control(place: str) -> None:
+    lines = [("Upstash-Flow-Control-Key", "k"), ("Upstash-Flow-Control-Value", "parallelism=3, rate=4, period=2")]
+    options = parse(*lines) if place == "header" else parse(query=lines)
+    assert options.flow_control == FlowControl(key="k", parallelism=3, rate=4, period_s=2)
+    assert options.callback is None
+
+
+def test_neither_flow_control_header_goes_without_the_other() -> None:
+    for header in ("Upstash-Flow-Control-Key", "Upstash-Flow-Control-Value"):
+        with pytest.raises(InvalidRequest, match=f"^{header}: it needs "):
+            parse((header, "rate=1"))
+
+
+def test_a_url_group_has_the_last_word_before_the_service() -> None:
+    group = encode(
+        [
+            ("Content-Type", "application/json"),
+            ("Upstash-Retries", "7"),
+            ("Upstash-Delay", "nonsense"),
+            ("Upstash-Method", "PUT"),
+            ("Upstash-Forward-X", "group"),
+            ("Upstash-Forward-Y", "group"),
+            ("Upstash-Forward-Z", "group"),
+            ("Upstash-Callback", "https://c.example"),
+            ("Upstash-Callback-Retries", "7"),
+            ("Upstash-Callback-Delay", "7"),
+        ]
+    )
+    headers = encode([("Upstash-Delay", "1s"), ("Upstash-Forward-X", "header"), ("Upstash-Callback-Retries", "1")])
+    query = encode([("Upstash-Method", "PATCH"), ("Upstash-Forward-Y", "query")])
+    options = parse_options(headers, query, LIMITS, group_headers=group)
+    assert options == PublishOptions(
+        method="PATCH",
+        headers=(("Content-Type", "application/json"), ("X", "header"), ("Y", "query"), ("Z", "group")),
+        max_retries=7,
+        timeout_ms=900_000,
+        retry_delay_expression=None,
+        delay_ms=1000,
+        not_before_ms=None,
+        labels=(),
+        callback=CallbackSpec(url="https://c.example", max_retries=1, delay_ms=7000, timeout_ms=900_000),
+    )
+
+
+def test_a_url_group_may_ask_for_the_incoming_headers() -> None:
+    headers = encode([("X-GitHub-Event", "push"), ("Content-Type", "text/plain")])
+    options = parse_options(headers, (), LIMITS, group_headers=encode([("Upstash-Header-Forward", "true")]))
+    assert options.headers == (("Content-Type", "text/plain"), ("X-Github-Event", "push"))
+
+
+def test_what_a_url_group_adds_is_no_content() -> None:
+    headers = encode([("Upstash-Content-Based-Deduplication", "true"), ("Upstash-Retries", "1")])
+    group = encode([("Upstash-Label", "a")])
+    assert parse_options(headers, (), LIMITS, group_headers=group).deduplication == (
+        parse_options(headers, (), LIMITS).deduplication
+    )
 
 
 @pytest.mark.parametrize("flag", ["false", "False", "0"])
