@@ -1,5 +1,6 @@
 """Partitions: which one an id belongs to, and the hash tag that keeps one partition on one Redis slot."""
 
+import hashlib
 from binascii import crc_hqx
 from functools import lru_cache
 
@@ -12,6 +13,15 @@ _SLOTS = 16384
 def partition_of(message_id: MessageId, partitions: int) -> int:
     """The partition that holds this message, from 0."""
     return bucket_of(message_id) * partitions // BUCKETS
+
+
+def lane_partition(lane: str, partitions: int) -> int:
+    """The partition of a lane with limits of its own, `q:<queue>` or `f:<key>`, and of all its messages.
+
+    The lane's bucket never changes, so like an id it outlives a change of the number of partitions.
+    """
+    digest = hashlib.sha256(lane.encode()).digest()
+    return partition_of(MessageId(digest), partitions)
 
 
 def buckets_of(partition: int, partitions: int) -> tuple[int, int]:

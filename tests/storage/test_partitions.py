@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from qstash_clone.ids import BUCKETS, MessageId, MessageIdGenerator, bucket_of
 from qstash_clone.storage.keys import PartitionKeys, store_key
-from qstash_clone.storage.partitions import MAX_PARTITIONS, buckets_of, hash_tag, partition_of
+from qstash_clone.storage.partitions import MAX_PARTITIONS, buckets_of, hash_tag, lane_partition, partition_of
 
 COUNTS = [1, 2, 3, 5, 7, 8, 16, 100, MAX_PARTITIONS]
 SLOTS = 16384
@@ -28,6 +28,20 @@ def test_every_id_has_one_partition_that_covers_its_bucket(raw: bytes, partition
     assert 0 <= partition < partitions
     first, count = buckets_of(partition, partitions)
     assert first <= bucket_of(message_id) < first + count
+
+
+@given(st.text(), st.integers(1, MAX_PARTITIONS))
+def test_every_lane_has_one_partition(lane: str, partitions: int) -> None:
+    assert 0 <= lane_partition(lane, partitions) < partitions
+
+
+def test_lanes_never_move() -> None:
+    lanes = ["q:orders", "f:orders", "f:tenant 7", "f:\u00fc"]
+    assert [lane_partition(lane, 4096) for lane in lanes] == [3502, 841, 4006, 3176]
+
+
+def test_lanes_spread_over_all_partitions() -> None:
+    assert {lane_partition(f"q:{number}", 16) for number in range(400)} == set(range(16))
 
 
 @pytest.mark.parametrize("partitions", COUNTS)
