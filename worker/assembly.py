@@ -72,7 +72,12 @@ def assemble(
 
     health.on_fault.append(extend_first)
     partitions = range(store.partitions)
-    redis_clocks = [RedisClock(clock, lease_ms / RENEWALS_PER_LEASE, extend_first) for _ in partitions]
+    janitors = [
+        JanitorLoop(store=store, partition=partition, clock=clock, health=health, rng=rng) for partition in partitions
+    ]
+    redis_clocks = [
+        RedisClock(clock, lease_ms / RENEWALS_PER_LEASE, extend_first, on_advance=janitor.wake) for janitor in janitors
+    ]
     timers = [
         TimerLoop(store=store, partition=partition, redis_clock=redis_clocks[partition], clock=clock, health=health)
         for partition in partitions
@@ -116,10 +121,7 @@ def assemble(
             for partition in partitions
         ],
         timers=timers,
-        janitors=[
-            JanitorLoop(store=store, partition=partition, clock=clock, health=health, rng=rng)
-            for partition in partitions
-        ],
+        janitors=janitors,
     )
     supervisor = Supervisor(
         store=store,

@@ -97,7 +97,7 @@ class Deliverer:
             await self._renew(delivery)
         body = await self._whole_body(delivery)
         redis_clock = self._redis_clocks[claim.partition]
-        telemetry.attempt_begins(claim, redis_clock.now_ms())
+        telemetry.attempt_begins(claim, redis_clock.message_now_ms())
         result = await self._exchange(delivery, body)
         settlement = decide(claim, result, self._policy, redis_clock.now_ms(), kept=self._kept)
         if claim.message.extras is not None:

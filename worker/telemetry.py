@@ -25,12 +25,12 @@ from qstash_clone.storage.interface import SettleResult
 from worker.events import DELIVERY_CRASHED
 
 
-def attempt_begins(claim: Claim, redis_now_ms: int) -> None:
-    """An attempt is about to begin."""
+def attempt_begins(claim: Claim, now_ms: int) -> None:
+    """An attempt is about to begin; `now_ms` is by the clock of messages."""
     if claim.claims > 1:
         REDELIVERIES.inc()
     else:
-        DELIVERY_LATENESS.observe((redis_now_ms - claim.due_ms) / 1000)
+        DELIVERY_LATENESS.observe((now_ms - claim.due_ms) / 1000)
 
 
 def attempt_settled(settlement: Settlement, result: AttemptResult, settled: SettleResult) -> None:

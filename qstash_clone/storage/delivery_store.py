@@ -276,9 +276,15 @@ class RedisDeliveryStore:
         reply, _ = await self._runner.run(
             "promote", [keys.meta, keys.ready, keys.timers, keys.ring], [STORAGE_VERSION, limit]
         )
-        _, now_ms, promoted, next_due_ms, *faults = reply
+        _, now_ms, promoted, next_due_ms, is_frozen, real_ms, *faults = reply
         _report(faults)
-        return PromoteReport(promoted=promoted, next_due_ms=None if next_due_ms < 0 else next_due_ms, now_ms=now_ms)
+        return PromoteReport(
+            promoted=promoted,
+            next_due_ms=None if next_due_ms < 0 else next_due_ms,
+            now_ms=now_ms,
+            real_ms=real_ms,
+            is_frozen=is_frozen == 1,
+        )
 
     async def expire(self, partition: int, limit: int) -> int:
         keys, limits = self._keys[partition], self._limits

@@ -51,7 +51,7 @@ class ClaimBatch(msgspec.Struct, frozen=True, kw_only=True):
 
     claims: list[Claim]
     now_ms: int
-    """Redis's clock during the call."""
+    """Redis's own clock during the call, whatever that of messages says."""
     signing_keys: SigningKeys
     dead_lettered: list[MessageId]
     """Messages that cannot be read and were claimed too often: they went to the dead letter queue instead."""
@@ -62,8 +62,13 @@ class ClaimBatch(msgspec.Struct, frozen=True, kw_only=True):
 class PromoteReport(msgspec.Struct, frozen=True, kw_only=True):
     promoted: int
     next_due_ms: int | None
-    """Due time of the earliest timer left, by Redis's clock."""
+    """Due time of the earliest timer left."""
     now_ms: int
+    """By the clock of messages."""
+    real_ms: int
+    """By Redis's own."""
+    is_frozen: bool = False
+    """That clock stands still: nothing becomes due by waiting."""
 
 
 class DeadLetterPage(msgspec.Struct, frozen=True, kw_only=True):

@@ -57,3 +57,22 @@ def test_skew_is_warned_of_once(clock: ManualClock, events: Events) -> None:
     for skew_ms in (0, 5_000, 6_000, 0, -5_000):
         following.observe(clock.now_ms() - skew_ms)
     assert events.names == ["clock.skewed", "clock.skewed"]
+
+
+def test_a_moved_clock_of_messages_is_neither_skew_nor_a_jump(clock: ManualClock, events: Events) -> None:
+    jumps: list[int] = []
+    following = RedisClock(clock, 5_000, lambda: jumps.append(1))
+    following.observe(clock.now_ms())
+    following.follow_messages(7 * 86_400_000)
+    following.observe(clock.now_ms())
+    assert (jumps, events.names) == ([], [])
+    assert abs(following.now_ms() - clock.now_ms()) <= 1
+    assert following.message_now_ms() - following.now_ms() == 7 * 86_400_000
+
+
+def test_a_step_of_the_clock_of_messages_is_told_once(clock: ManualClock) -> None:
+    steps: list[int] = []
+    following = RedisClock(clock, 5_000, lambda: None, on_advance=lambda: steps.append(1))
+    for ahead_ms in (0, 500, 3_600_000, 3_600_000, 3_599_000, 3_598_000):
+        following.follow_messages(ahead_ms)
+    assert steps == [1]

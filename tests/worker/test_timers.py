@@ -102,3 +102,24 @@ async def test_a_timer_that_cannot_be_read_keeps_nobody_from_reclaiming(rig: Rig
     await running
     assert rig.worker.gate.is_open
     assert rig.health.unready_reason() is None
+
+
+async def test_nothing_is_awaited_of_a_clock_that_stands_still(rig: Rig) -> None:
+    message_id = await rig.publish(delay_ms=20)
+    stored = await rig.real_store.admin.get_message(message_id)
+    assert stored is not None
+    await rig.raw.hset(rig.keys.meta.decode(), "fz", stored.due_ms - 10)  # pyright: ignore
+    timers = rig.worker.loops.timers[0]
+    report = await timers.step()
+    assert (report.promoted, report.sleep_ms) == (0, LONGEST_SLEEP_MS)
+    await rig.raw.hset(rig.keys.meta.decode(), "fz", stored.due_ms)  # pyright: ignore
+    assert (await timers.step()).promoted == 1
+
+
+async def test_a_moved_clock_has_retention_looked_at_at_once(rig: Rig, move_clock: MoveClock) -> None:
+    janitor = rig.worker.loops.janitors[0]
+    await rig.worker.loops.timers[0].step()
+    assert not await janitor._alarm.nap(0)  # pyright: ignore[reportPrivateUsage]
+    await move_clock(86_400_000)
+    await rig.worker.loops.timers[0].step()
+    assert await janitor._alarm.nap(0)  # pyright: ignore[reportPrivateUsage]

@@ -48,7 +48,7 @@ local REPLY_BYTES = 1048576
 local MOST_CLAIMS = 255 -- as many as a record can count
 local NEW, TAKEN, EXPIRED = 1, 2, 3 -- where an entry comes from
 local rang, dropped, faults, reply_bytes = 0, 0, {}, 0
-local reply = {'ok', partition.now_ms, partition.current_key, partition.next_key, 0, faults}
+local reply = {'ok', partition.real_ms, partition.current_key, partition.next_key, 0, faults}
 
 -- A fault at one entry leaves that entry pending: it is taken again when its lease is over.
 local function guarded(step, ...)
@@ -136,7 +136,7 @@ for at = first_taken, #ARGV, 2 do
   end
 end
 
-if lease_ms > 0 and partition.now_ms <= reclaim_until_ms then
+if lease_ms > 0 and partition.real_ms <= reclaim_until_ms then
   local start, rounds = '0-0', 0
   repeat
     rounds = rounds + 1

@@ -13,7 +13,7 @@ ARGV
   2  limit    int  at most this many
 DERIVES  record, waiting list and admitted set of each message
 RETURNS
-  {"ok", now ms, promoted, next due ms or -1, fault, ...}
+  {"ok", now ms, promoted, next due ms or -1, is stopped 0|1, real ms, fault, ...}
   {"no_store"} | {"version", stored version}
 COST  O(limit log timers)
 ]]
@@ -58,4 +58,5 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', timers, '-inf', partition.now_ms
   end
 end
 local next = redis.call('ZRANGE', timers, 0, 0, 'WITHSCORES')
-return {'ok', partition.now_ms, promoted, tonumber(next[2] or -1), unpack(faults)}
+return {'ok', partition.now_ms, promoted, tonumber(next[2] or -1), partition.is_frozen and 1 or 0, partition.real_ms,
+  unpack(faults)}
