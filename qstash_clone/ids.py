@@ -1,4 +1,4 @@
-"""Message ids: 12 bytes inside Redis, `msg_` and 20 characters on the wire.
+"""Message ids: 12 bytes inside Redis, `msg_` and 20 characters on the wire. And ids for schedules that have none.
 
 The first 12 bits are a bucket (0 to 4095) that decides the partition, so any process finds a message without a
 look-up and an id outlives a change of the number of partitions. The other 84 bits are random. The wire form is
@@ -57,6 +57,21 @@ def bucket_of(message_id: MessageId) -> int:
     return message_id[0] << 4 | message_id[1] >> 4
 
 
+def message_id_of(raw: bytes, first_bucket: int, bucket_count: int) -> MessageId:
+    """The id that the first 12 bytes make, with their bucket moved into
+    `first_bucket .. first_bucket + bucket_count - 1`."""
+    if bucket_count == BUCKETS:
+        return MessageId(raw[:12])
+    bucket = first_bucket + (raw[0] << 4 | raw[1] >> 4) % bucket_count
+    return MessageId(bytes((bucket >> 4, (bucket & 15) << 4 | raw[1] & 15)) + raw[2:12])
+
+
+def new_schedule_id() -> str:
+    """A random id for a schedule whose publisher names none: `scd_` and 26 characters."""
+    number = int.from_bytes(os.urandom(16), "big")
+    return "scd_" + "".join(_ALPHABET[number >> shift & 31] for shift in range(125, -5, -5))
+
+
 class MessageIdGenerator:
     """Random ids in a range of buckets, drawn from the system's generator in pools."""
 
@@ -71,7 +86,4 @@ class MessageIdGenerator:
             self._offset = 0
         raw = self._pool[self._offset : self._offset + 12]
         self._offset += 12
-        if bucket_count == BUCKETS:
-            return MessageId(raw)
-        bucket = first_bucket + (raw[0] << 4 | raw[1] >> 4) % bucket_count
-        return MessageId(bytes((bucket >> 4, (bucket & 15) << 4 | raw[1] & 15)) + raw[2:])
+        return message_id_of(raw, first_bucket, bucket_count)

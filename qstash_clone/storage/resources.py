@@ -1,13 +1,19 @@
-"""What the api and the workers ask of the store about queues, flow-control keys and URL groups.
+"""What the api and the workers ask of the store about queues, flow-control keys, URL groups and schedules.
 
 As for the rest of the store, see `storage.interface`: every method is one atomic step and safe to repeat.
 """
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from enum import StrEnum
 from typing import Protocol
 
+import msgspec
+
 from qstash_clone.domain.limited_lanes import FlowControlKey, Queue
+from qstash_clone.domain.message import State
+from qstash_clone.domain.schedules import Firing, Schedule, StoredSchedule
 from qstash_clone.domain.url_groups import UrlGroup
+from qstash_clone.ids import MessageId
 
 
 class QueueStore(Protocol):
@@ -75,4 +81,79 @@ class UrlGroupStore(Protocol):
 
         `change` is called again when another process changed the group meanwhile. What it raises changes nothing.
         """
+        ...
+
+
+class ScheduleStore(Protocol):
+    """Schedules; one lives in the partition of its id."""
+
+    async def put_schedule(self, schedule: Schedule) -> StoredSchedule:
+        """Create one, or replace the one with this id entirely: history and pause of the old one are gone.
+
+        Raises `QuotaExceeded` for a new one where there are as many as there may be, and `InvalidRequest` if the lanes
+        of its messages live apart.
+        """
+        ...
+
+    async def get_schedule(self, schedule_id: str) -> StoredSchedule | None: ...
+
+    def list_schedules(self) -> AsyncIterator[list[StoredSchedule]]:
+        """All, in the order of their creation, in slices; what is created or deleted meanwhile may be among them."""
+        ...
+
+    async def set_schedule_paused(self, schedule_id: str, is_paused: bool) -> bool:
+        """Whether there is such a schedule. A paused one ignores its instants, a resumed one continues with the next
+        future instant; what is so already stays as it is."""
+        ...
+
+    async def delete_schedule(self, schedule_id: str) -> bool:
+        """End all future firings. Whether there was such a schedule."""
+        ...
+
+    async def read_states(self, message_ids: Sequence[MessageId]) -> dict[MessageId, State]:
+        """The states of these messages, as far as they are known."""
+        ...
+
+
+class FireResult(StrEnum):
+    """What became of a firing."""
+
+    FIRED = "fired"
+    STALE = "stale"
+    """Another worker has fired the schedule, or it was changed meanwhile; nothing was changed."""
+
+
+class DueSchedules(msgspec.Struct, frozen=True, kw_only=True):
+    """Schedules of one partition whose next fire time has come."""
+
+    schedules: list[StoredSchedule]
+    faults: list[str]
+    """Of those that cannot be read: which one and why. They are looked at again later."""
+    now_ms: int
+    """The store's clock."""
+    next_fire_ms: int | None
+    """The earliest fire time there is; not later than now if more are due than were returned."""
+    is_clock_stopped: bool
+    """Nothing becomes due by waiting."""
+
+
+class FiringStore(Protocol):
+    """Used by the workers."""
+
+    async def due_schedules(self, partition: int, limit: int, spread: float) -> DueSchedules:
+        """Up to `limit` due schedules. Of more than that it depends on `spread`, from 0 to 1, which ones: several
+        workers with different ones seldom get the same."""
+        ...
+
+    def new_firing_ids(self, stored: StoredSchedule, instant_ms: int, count: int) -> Sequence[MessageId]:
+        """The ids that the messages of this instant always have, on the partition where they have to be."""
+        ...
+
+    async def fire(self, firings: Sequence[Firing]) -> list[FireResult | Exception]:
+        """Publish the messages of schedules of one partition and set their next fire times, each in one step and only
+        if the schedule is still what its firing was planned for; a result for each."""
+        ...
+
+    async def postpone(self, stored: StoredSchedule, delay_ms: int) -> None:
+        """Look at a due schedule again later, because it cannot be fired now; its instant is kept."""
         ...

@@ -1,0 +1,253 @@
+"""Schedules: a recurring publish into its definition, and one due instant into the messages to store.
+
+See docs/explanation/schedules.md.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from hashlib import sha256
+from typing import TYPE_CHECKING, Final, assert_never
+
+import msgspec
+
+from qstash_clone.domain.destination import Destination, GroupDestination, LlmDestination, UrlDestination
+from qstash_clone.domain.headers import PublishOptions
+from qstash_clone.domain.lanes import flow_control_lane, queue_lane, route_text
+from qstash_clone.domain.message import Extras, Message, NewMessage
+from qstash_clone.domain.url_groups import UrlGroup
+from qstash_clone.domain.urls import origin_of
+from qstash_clone.errors import InvalidRequest, NotFound, NotSupportedYet
+from qstash_clone.ids import MessageId, message_id_of
+
+if TYPE_CHECKING:
+    from qstash_clone.domain.cron import Cron
+
+_CRON: Final = "Upstash-Cron"
+_PARSED_CRONS: Final = 4096
+"""Expressions kept parsed: many schedules share few of them."""
+
+
+class Schedule(msgspec.Struct, frozen=True, kw_only=True):
+    """A recurring publish as its publisher defined it; replaced as a whole, never changed."""
+
+    id: str
+    cron: str
+    """Trimmed, otherwise as published."""
+    message: Message
+    """What each firing publishes; for a URL group without its URL, which is that of each endpoint."""
+    body: bytes = b""
+    delay_ms: int = 0
+    """From the instant of a firing."""
+    queue: str | None = None
+    """Whose members the messages become."""
+
+    @property
+    def url_group(self) -> str | None:
+        """The URL group it publishes to, whose endpoints are those at the time of a firing."""
+        return None if self.message.extras is None else self.message.extras.url_group
+
+    @property
+    def destination(self) -> str:
+        """As published: a URL or the name of a URL group."""
+        return self.url_group or self.message.url
+
+    @property
+    def limited_lanes(self) -> tuple[str, ...]:
+        """The lanes with limits that its messages, or their callbacks, will wait in: all live in one partition."""
+        lanes = [] if self.queue is None else [queue_lane(self.queue)]
+        extras = self.message.extras
+        if extras is not None:
+            specs = (extras, extras.callback, extras.failure_callback)
+            controls = [None if spec is None else spec.flow_control for spec in specs]
+            lanes += [flow_control_lane(control.key) for control in controls if control is not None]
+        return tuple(dict.fromkeys(lanes))
+
+
+class StoredSchedule(msgspec.Struct, frozen=True, kw_only=True):
+    """A schedule as the store holds it."""
+
+    schedule: Schedule
+    created_ms: int
+    revision: int
+    """Another one after every overwrite, pause and resume, and never one that the id had before."""
+    is_paused: bool = False
+    next_fire_ms: int | None = None
+    """None while it is paused, and for a cron expression without a future instant."""
+    last_fire_ms: int | None = None
+    """The instant that fired last."""
+    last_message_ids: tuple[MessageId, ...] = ()
+    """What that firing published."""
+    error: str | None = None
+    """Why it published nothing."""
+
+
+class Firing(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to become of a schedule that is due; applied only while it still has this revision and fire time."""
+
+    stored: StoredSchedule
+    instant_ms: int
+    """The newest instant that is due."""
+    next_fire_ms: int | None
+    messages: tuple[NewMessage, ...] = ()
+    is_too_late: bool = False
+    """The instant is older than the service may make up for: it is passed over like those before it."""
+    error: str | None = None
+
+    @property
+    def has_missed(self) -> bool:
+        """Whether due instants are passed over."""
+        return self.is_too_late or self.instant_ms != self.stored.next_fire_ms
+
+
+def plan_schedule(
+    schedule_id: str,
+    destination: Destination,
+    options: PublishOptions,
+    body: bytes,
+    caller_ip: str,
+    *,
+    group: UrlGroup | None = None,
+) -> Schedule:
+    """The schedule that a publish with a cron expression asks for.
+
+    `schedule_id` is for a publisher who names none. `group` is the URL group of that destination, None if there is
+    none; it may be without endpoints, because those at the time of a firing count. Its default headers are part of
+    `options` already: they act as if the publisher had sent them.
+
+    Raises `InvalidRequest` for a missing cron expression or an absolute time, `NotFound` for a URL group that does not
+    exist, `NotSupportedYet` for the LLM upstream.
+    """
+    if options.cron is None:
+        raise InvalidRequest(f"{_CRON}: missing, a schedule needs a cron expression")
+    if options.not_before_ms is not None:
+        raise InvalidRequest(f"Upstash-Not-Before: not possible together with {_CRON}, use Upstash-Delay")
+    url = ""
+    url_group = None
+    match destination:
+        case UrlDestination():
+            url = destination.url
+        case GroupDestination():
+            if group is None:
+                raise NotFound(f"topic {destination.name} not found")
+            url_group = destination.name
+        case LlmDestination():
+            raise NotSupportedYet("api/llm: not supported yet")
+        case _:  # pragma: no cover
+            assert_never(destination)
+    chosen_id = options.schedule_id or schedule_id
+    return Schedule(
+        id=chosen_id,
+        cron=options.cron.expression,
+        message=Message(
+            url=url,
+            method=options.method,
+            headers=options.headers,
+            caller_ip=caller_ip,
+            max_retries=options.max_retries,
+            timeout_ms=options.timeout_ms,
+            retry_delay_expression=options.retry_delay_expression,
+            labels=options.labels,
+            extras=Extras(
+                callback=options.callback,
+                failure_callback=options.failure_callback,
+                redaction=options.redaction,
+                flow_control=options.flow_control,
+                url_group=url_group,
+                schedule_id=chosen_id,
+            ),
+        ),
+        body=body,
+        delay_ms=options.delay_ms,
+        queue=options.queue,
+    )
+
+
+def messages_of(
+    schedule: Schedule, group: UrlGroup | None, instant_ms: int, ids: Sequence[MessageId]
+) -> list[NewMessage]:
+    """What one firing publishes: a message for the URL, or for each endpoint of the `group`; one id for each."""
+    template = schedule.message
+    if group is None:
+        return [_message(schedule, template, instant_ms, message_id) for message_id in ids]
+    extras = template.extras or Extras()
+    return [
+        _message(
+            schedule,
+            msgspec.structs.replace(
+                template, url=endpoint.url, extras=msgspec.structs.replace(extras, endpoint_name=endpoint.name)
+            ),
+            instant_ms,
+            message_id,
+        )
+        for endpoint, message_id in zip(group.endpoints, ids, strict=True)
+    ]
+
+
+def _message(schedule: Schedule, message: Message, instant_ms: int, message_id: MessageId) -> NewMessage:
+    flow_control = None if message.extras is None else message.extras.flow_control
+    return NewMessage(
+        id=message_id,
+        message=message,
+        body=schedule.body,
+        lane=route_text(origin_of(message.url), schedule.queue, None if flow_control is None else flow_control.key),
+        not_before_ms=instant_ms + schedule.delay_ms,
+    )
+
+
+def firing_ids(
+    schedule_id: str, revision: int, instant_ms: int, count: int, first_bucket: int, bucket_count: int
+) -> list[MessageId]:
+    """The ids of one firing's messages, in a range of buckets: whoever derives them gets the same ones, so a firing
+    that is repeated stores nothing twice."""
+    seed = f"{schedule_id}\n{revision}\n{instant_ms}\n"
+    return [
+        message_id_of(sha256(f"{seed}{index}".encode()).digest(), first_bucket, bucket_count) for index in range(count)
+    ]
+
+
+def plan_firing(
+    stored: StoredSchedule,
+    group: UrlGroup | None,
+    *,
+    now_ms: int,
+    max_lateness_ms: int | None,
+    new_ids: Callable[[StoredSchedule, int, int], Sequence[MessageId]],
+) -> Firing:
+    """What to do about a schedule whose next fire time has come.
+
+    Of several due instants the newest fires, unless it is older than `max_lateness_ms`. `group` is the URL group it
+    publishes to as it is now. `new_ids` derives the ids of that many messages of an instant. A firing that has nothing
+    to publish to says so in `error`. Raises `ValueError` or `InvalidRequest` for a schedule that cannot be read.
+    """
+    due_ms = stored.next_fire_ms
+    if due_ms is None:
+        raise ValueError(f"the schedule {stored.schedule.id} has no next fire time")
+    cron = parsed_cron(stored.schedule.cron)
+    newest_ms = cron.latest_until(due_ms, now_ms)
+    instant_ms = due_ms if newest_ms is None else newest_ms
+    next_ms = cron.next_after(max(instant_ms, now_ms))
+    if max_lateness_ms is not None and now_ms - instant_ms > max_lateness_ms:
+        return Firing(stored=stored, instant_ms=instant_ms, next_fire_ms=next_ms, is_too_late=True)
+    error = _obstacle(stored.schedule, group)
+    if error is not None:
+        return Firing(stored=stored, instant_ms=instant_ms, next_fire_ms=next_ms, error=error)
+    ids = new_ids(stored, instant_ms, 1 if group is None else len(group.endpoints))
+    messages = messages_of(stored.schedule, group, instant_ms, ids)
+    return Firing(stored=stored, instant_ms=instant_ms, next_fire_ms=next_ms, messages=tuple(messages))
+
+
+def _obstacle(schedule: Schedule, group: UrlGroup | None) -> str | None:
+    """Why a firing has nothing to publish to."""
+    if schedule.url_group is None:
+        return None
+    if group is None:
+        return f"topic {schedule.url_group} not found"
+    return None if group.endpoints else f"topic {schedule.url_group} has no endpoints"
+
+
+@lru_cache(maxsize=_PARSED_CRONS)
+def parsed_cron(expression: str) -> "Cron":
+    """A stored expression, parsed. Raises `InvalidRequest` for one that is none."""
+    from qstash_clone.domain.cron import parse_cron
+
+    return parse_cron(_CRON, expression)
