@@ -5,7 +5,7 @@ from collections.abc import Callable
 import msgspec
 
 from qstash_clone.domain.header_names import header_map
-from qstash_clone.domain.lanes import host_lane
+from qstash_clone.domain.lanes import Route, host_lane, parse_route
 from qstash_clone.domain.message import (
     CallbackMessage,
     CallbackSpec,
@@ -88,8 +88,22 @@ def _plan(message_id: MessageId, spec: CallbackSpec, claim: Claim, body: bytes) 
         max_retries=source.max_retries if spec.max_retries is None else spec.max_retries,
         retry_delay_expression=spec.retry_delay_expression or source.retry_delay_expression,
         labels=source.labels if spec.labels is None else spec.labels,
-        extras=Extras(source_message_id=claim.id, redaction=redaction),
+        extras=Extras(
+            source_message_id=claim.id,
+            redaction=redaction,
+            flow_control=spec.flow_control,
+            schedule_id=None if source.extras is None else source.extras.schedule_id,
+        ),
     )
     if spec.timeout_ms is not None:
         message = msgspec.structs.replace(message, timeout_ms=spec.timeout_ms)
-    return NewMessage(id=message_id, message=message, body=body, lane=host_lane(spec.url), delay_ms=spec.delay_ms)
+    return NewMessage(id=message_id, message=message, body=body, lane=_route(spec, claim).text, delay_ms=spec.delay_ms)
+
+
+def _route(spec: CallbackSpec, claim: Claim) -> Route:
+    """A callback is no member of a queue, but that of a member keeps the member's slot."""
+    queue = parse_route(claim.lane).queue
+    slot = None if queue is None else (queue, claim.id)
+    if spec.flow_control is not None:
+        return Route(flow_control_key=spec.flow_control.key, slot=slot)
+    return Route(host=host_lane(spec.url).removeprefix("h:"), slot=slot)

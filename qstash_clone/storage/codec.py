@@ -4,12 +4,12 @@ The layout is in `docs/reference/redis-keys.md` and, for the scripts, in `lua/in
 """
 
 import struct
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
 
 import msgspec
 
-from qstash_clone.domain.message import AttemptRecord, Claim, Deduplication, Message, State, StoredMessage
+from qstash_clone.domain.message import AttemptRecord, Claim, Deduplication, Message, NewMessage, State, StoredMessage
 from qstash_clone.errors import StorageError
 from qstash_clone.ids import MessageId
 from qstash_clone.storage.interface import DeduplicationRecord
@@ -18,17 +18,20 @@ STORAGE_VERSION: Final = 1
 """Of everything in Redis: keys, records, scripts. A process refuses a store of another version."""
 
 RECORD_FORMAT: Final = 1
-MAX_LANE_BYTES: Final = 280
+MAX_LANE_BYTES: Final = 600
 
 _HEAD: Final = struct.Struct(">BBBBHH6s6s6sBH3sI")
 HEAD_BYTES: Final = _HEAD.size
 _ATTEMPT_HEAD: Final = struct.Struct(">6sI")
 CANCEL_REQUESTED: Final = 1
 _DEDUPLICATION_ID_BYTES: Final = 12
+_WINDOW_BYTES: Final = 6
+_LIMITS: Final = struct.Struct(">III")
 
 _encode_message = msgspec.msgpack.Encoder().encode
 _decode_message = msgspec.msgpack.Decoder(Message).decode
 _decode_attempt = msgspec.msgpack.Decoder(AttemptRecord).decode
+_decode_originals = msgspec.msgpack.Decoder(list[tuple[bytes, str]]).decode
 _STATES = {ord(state.value): state for state in State}
 
 
@@ -44,15 +47,36 @@ def encode_attempt(attempt: AttemptRecord) -> bytes:
 
 def encode_deduplication(deduplication: Deduplication | None) -> bytes:
     """What identifies a repeat, as publish.lua takes it; empty for none."""
-    return b"" if deduplication is None else b"%b%d" % (deduplication.digest, deduplication.window_ms)
+    return b"" if deduplication is None else deduplication.digest + deduplication.window_ms.to_bytes(6, "big")
 
 
 def decode_deduplication(record: bytes) -> DeduplicationRecord:
     """A deduplication record as publish.lua wrote it."""
+    end = _DEDUPLICATION_ID_BYTES + _WINDOW_BYTES
     return DeduplicationRecord(
         message_id=MessageId(record[:_DEDUPLICATION_ID_BYTES]),
-        expires_ms=_number(record[_DEDUPLICATION_ID_BYTES:]),
+        expires_ms=_number(record[_DEDUPLICATION_ID_BYTES:end]),
     )
+
+
+def encode_originals(messages: Sequence[NewMessage]) -> bytes:
+    """What repeats of a fan-out are told, kept behind the deduplication record; nothing for a single message."""
+    if len(messages) == 1:
+        return b""
+    return _encode_message([(message.id, message.message.url) for message in messages])
+
+
+def decode_originals(told: bytes) -> tuple[tuple[MessageId, str], ...]:
+    """The inverse of `encode_originals`."""
+    return tuple((MessageId(message_id), url) for message_id, url in _decode_originals(told)) if told else ()
+
+
+def encode_limits(message: Message) -> bytes:
+    """The limits a message brings for its flow-control key, as the scripts take them; empty for none."""
+    flow_control = None if message.extras is None else message.extras.flow_control
+    if flow_control is None:
+        return b""
+    return _LIMITS.pack(flow_control.parallelism or 0, flow_control.rate or 0, flow_control.period_s * 1000)
 
 
 def find_lane(lane: bytes, encoded_message: bytes) -> int:
@@ -60,7 +84,8 @@ def find_lane(lane: bytes, encoded_message: bytes) -> int:
 
     The destination comes first in the encoding, so its host is within the first bytes.
     """
-    at = encoded_message.find(lane[2:], 0, len(lane) + 12) if lane.startswith(b"h:") else -1
+    is_host_alone = lane.startswith(b"h:") and b" " not in lane
+    at = encoded_message.find(lane[2:], 0, len(lane) + 12) if is_host_alone else -1
     return max(at, 0)
 
 
@@ -76,7 +101,14 @@ def _bounds(head: tuple[int, ...], meta_bytes: bytes) -> tuple[int, int, int]:
     return meta_at, body_at, body_at + body_bytes
 
 
-def decode_claim(partition: int, entry_id: bytes, message_id: bytes, record: bytes) -> Claim:
+def _lane_of(head: tuple[Any, ...], record: bytes) -> str:
+    lane_at, lane_bytes = head[9], head[10]
+    start = HEAD_BYTES + lane_at
+    lane = record[start : start + lane_bytes].decode()
+    return f"h:{lane}" if lane_at else lane
+
+
+def decode_claim(partition: int, entry_id: bytes, message_id: bytes, record: bytes, start_by_ms: int) -> Claim:
     """A claim from what claim.lua returns; its body may be cut where the record was."""
     head = _HEAD.unpack_from(record)
     _, _, _, claims, generation, retried, due, created, not_before, _, _, meta_bytes, body_bytes = head
@@ -94,6 +126,8 @@ def decode_claim(partition: int, entry_id: bytes, message_id: bytes, record: byt
         body=record[body_at:body_end],
         body_bytes=body_bytes,
         not_before_ms=_number(not_before),
+        lane=_lane_of(head, record),
+        start_by_ms=start_by_ms,
     )
 
 
@@ -115,10 +149,8 @@ def decode_record(message_id: MessageId, record: bytes) -> StoredMessage:
     if len(record) < HEAD_BYTES or record[0] != RECORD_FORMAT:
         raise StorageError(f"The record of {message_id.hex()} has a format that this release cannot read.")
     head = _HEAD.unpack_from(record)
-    _, state, flags, claims, generation, retried, due, created, not_before, lane_at, lane_bytes, meta_bytes, _ = head
+    _, state, flags, claims, generation, retried, due, created, not_before, _, _, meta_bytes, _ = head
     meta_at, body_at, body_end = _bounds(head, meta_bytes)
-    lane_start = HEAD_BYTES + lane_at
-    lane = record[lane_start : lane_start + lane_bytes].decode()
     last: AttemptRecord | None = None
     try:
         message = _decode_message(record[meta_at:body_at])
@@ -130,7 +162,7 @@ def decode_record(message_id: MessageId, record: bytes) -> StoredMessage:
         id=message_id,
         message=message,
         body=record[body_at:body_end],
-        lane=f"h:{lane}" if lane_at else lane,
+        lane=_lane_of(head, record),
         state=_STATES[state],
         cancel_requested=bool(flags & CANCEL_REQUESTED),
         generation=generation,

@@ -4,11 +4,14 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Final
 
+import msgspec
+
 from qstash_clone.domain.filters import Filter
+from qstash_clone.domain.lanes import parse_route
 from qstash_clone.domain.message import DeadLetter, Message
 from qstash_clone.ids import MessageId
 from qstash_clone.storage.access import StoreAccess
-from qstash_clone.storage.codec import STORAGE_VERSION, decode_record, encode_message, find_lane
+from qstash_clone.storage.codec import STORAGE_VERSION, decode_record, encode_limits, encode_message, find_lane
 from qstash_clone.storage.commands import Argument
 from qstash_clone.storage.interface import DeadLetterPage
 from qstash_clone.storage.partitions import buckets_of
@@ -118,22 +121,26 @@ class DeadLetterStore:
         return count
 
     async def retry_dead_letter(self, dlq_id: str) -> MessageId | None:
-        return await self._retry(dlq_id, b"", 0, b"")
+        dead_letter = await self.get_dead_letter(dlq_id)
+        if dead_letter is None:
+            # Its record may be gone while its entry is still there.
+            await self.delete_dead_letter(dlq_id)
+            return None
+        return await self.retry_dead_letter_as(dead_letter, dead_letter.stored.message)
 
     async def retry_dead_letter_as(self, dead_letter: DeadLetter, message: Message) -> MessageId | None:
-        lane, encoded = dead_letter.stored.lane.encode(), encode_message(message)
-        return await self._retry(dead_letter.dlq_id, lane, find_lane(lane, encoded), encoded)
-
-    async def _retry(self, dlq_id: str, lane: bytes, lane_at: int, encoded: bytes) -> MessageId | None:
-        place = Place.parse(dlq_id)
+        place = Place.parse(dead_letter.dlq_id)
         if place is None:
             return None
         partition, entry = place.entry_of(self._access.partitions)
         keys = self._access.keys[partition]
+        # The member whose callback it may be has left its queue.
+        route = msgspec.structs.replace(parse_route(dead_letter.stored.lane), slot=None)
+        lane, encoded = route.text.encode(), encode_message(message)
         new_id = self._access.ids.next_id(*buckets_of(partition, self._access.partitions))
         reply, _ = await self._access.runner.run(
             "retry_dead_letter",
-            [keys.meta, keys.ready, keys.ring, keys.log, keys.dlq],
+            [keys.meta, keys.log, keys.dlq],
             [
                 STORAGE_VERSION,
                 int(self._access.is_logged),
@@ -141,8 +148,9 @@ class DeadLetterStore:
                 entry,
                 new_id,
                 lane,
-                lane_at,
+                find_lane(lane, encoded),
                 encoded,
+                encode_limits(message),
             ],
         )
         return new_id if reply[0] == b"stored" else None

@@ -17,6 +17,7 @@ from qstash_clone.storage.codec import (
     body_range,
     decode_claim,
     encode_attempt,
+    encode_limits,
     encode_message,
     fence_of,
 )
@@ -35,6 +36,8 @@ CLAIM_RECORD_BYTES: Final = 65_536 + 8_192
 EXTEND_MAX_CLAIMS: Final = 500
 ADMIT_TURNS: Final = 1_000
 DEPARTED_CONSUMER_MS: Final = 600_000
+FLOW_IDLE_MS: Final = 600_000
+"""A flow-control key that nobody uses for so long is forgotten."""
 DEDUPLICATION_RECORD_BYTES: Final = 200
 """What one deduplication record needs in Redis: key, value, two dictionary entries, and its entry in the stream."""
 
@@ -67,6 +70,8 @@ class DeliveryLimits:
     """How long the record of a finished message stays even so."""
     dedup_max_bytes: int
     """0 is no limit."""
+    global_parallelism: int = 0
+    """Deliveries at once, whatever the workers can hold; 0 is no limit."""
 
 
 class RedisDeliveryStore:
@@ -111,10 +116,12 @@ class RedisDeliveryStore:
             await self._heartbeat(keys, consumer, -1)
 
     async def _heartbeat(self, keys: PartitionKeys, consumer: str, holds: int) -> None:
+        # Rounded down: together the partitions must not have more.
+        most = self._limits.global_parallelism and max(1, self._limits.global_parallelism // len(self._keys))
         await self._runner.run(
             "heartbeat",
             [keys.meta, keys.ready, keys.ring, keys.parked, keys.workers, keys.capacity],
-            [STORAGE_VERSION, CONSUMER_GROUP, consumer, holds, HEARTBEAT_SILENT_MS, ADMIT_TURNS],
+            [STORAGE_VERSION, CONSUMER_GROUP, consumer, holds, HEARTBEAT_SILENT_MS, ADMIT_TURNS, most],
         )
 
     async def wait(self, partition: int, consumer: str, limit: int, timeout_ms: int) -> Sequence[bytes]:
@@ -165,10 +172,10 @@ class RedisDeliveryStore:
         _report(faults)
         claims: list[Claim] = []
         given_up: list[MessageId] = []
-        for at in range(0, len(claimed), 3):
-            entry_id, message_id, record = claimed[at : at + 3]
+        for at in range(0, len(claimed), 4):
+            entry_id, message_id, record, start_by_ms = claimed[at : at + 4]
             try:
-                claims.append(decode_claim(partition, entry_id, message_id, record))
+                claims.append(decode_claim(partition, entry_id, message_id, record, start_by_ms))
             except (ValueError, struct.error) as error:
                 # Left to its lease, and after `max_claims` to the dead letters: it must not take the others along.
                 detail = f"The record of {message_id.hex()} cannot be read: {error}"
@@ -274,7 +281,7 @@ class RedisDeliveryStore:
     async def promote(self, partition: int, limit: int) -> PromoteReport:
         keys = self._keys[partition]
         reply, _ = await self._runner.run(
-            "promote", [keys.meta, keys.ready, keys.timers, keys.ring], [STORAGE_VERSION, limit]
+            "promote", [keys.meta, keys.ready, keys.timers, keys.ring, keys.windows], [STORAGE_VERSION, limit]
         )
         _, now_ms, promoted, next_due_ms, is_frozen, real_ms, *faults = reply
         _report(faults)
@@ -290,7 +297,7 @@ class RedisDeliveryStore:
         keys, limits = self._keys[partition], self._limits
         reply, _ = await self._runner.run(
             "expire",
-            [keys.meta, keys.ready, keys.log, keys.dlq, keys.workers],
+            [keys.meta, keys.ready, keys.log, keys.dlq, keys.workers, keys.flows],
             [
                 STORAGE_VERSION,
                 CONSUMER_GROUP,
@@ -301,6 +308,7 @@ class RedisDeliveryStore:
                 limits.finished_grace_ms,
                 limits.dlq_retention_ms,
                 DEPARTED_CONSUMER_MS,
+                FLOW_IDLE_MS,
             ],
         )
         _, dropped, shed = reply
@@ -329,12 +337,13 @@ class RedisDeliveryStore:
 
 
 def _encode_callback(callback: CallbackMessage) -> tuple[tuple[Argument, ...], int]:
-    """The seven arguments of settle.lua for one callback, and what they weigh."""
+    """The eight arguments of settle.lua for one callback, and what they weigh."""
     message = callback.message
     encoded = encode_message(message.message)
     lane, lane_at = encode_lane(message, encoded)
     dlq_id_at = -1 if callback.dlq_id_at is None else callback.dlq_id_at
-    arguments = (message.id, message.delay_ms, lane, lane_at, encoded, message.body, dlq_id_at)
+    limits = encode_limits(message.message)
+    arguments = (message.id, message.delay_ms, lane, lane_at, encoded, message.body, limits, dlq_id_at)
     return arguments, len(encoded) + len(message.body)
 
 

@@ -62,7 +62,7 @@ class ClaimBatch(msgspec.Struct, frozen=True, kw_only=True):
 class PromoteReport(msgspec.Struct, frozen=True, kw_only=True):
     promoted: int
     next_due_ms: int | None
-    """Due time of the earliest timer left."""
+    """Due time of the earliest timer left, or the end of a rate window that a lane waits for."""
     now_ms: int
     """By the clock of messages."""
     real_ms: int

@@ -43,6 +43,17 @@ class PartitionKeys:
         """
         self.parked = self.prefix + b"parked"
         """set: lanes with waiting messages that hold as many places as they may; the next release returns them."""
+        self.blocked = self.prefix + b"blocked"
+        """set: lanes with waiting messages that are held by a pause or by their own limits.
+
+        Written by whatever queues, admits or releases, and by changes of limits.
+        """
+        self.windows = self.prefix + b"windows"
+        """sorted set, while messages wait: lane -> end of its rate window in ms. Read by promote."""
+        self.queues = self.prefix + b"queues"
+        """sorted set, for ever: name of each queue -> when it was created. Its owner deletes it."""
+        self.flows = self.prefix + b"flows"
+        """sorted set: flow-control key -> its last use in ms. Expire drops the idle ones."""
         self.log = self.prefix + b"log"
         """stream, retention by age, length and bytes: one entry per transition, field `e` = code, id, details.
 
@@ -77,6 +88,32 @@ class PartitionKeys:
     def lane(self, lane: str) -> bytes:
         """list, while messages wait: ids in the waiting line of a lane; scripts derive it."""
         return self.prefix + b"l:" + lane.encode()
+
+    def limits(self, lane: str) -> bytes:
+        """hash: limits and counts of a queue or a flow-control key; scripts derive it.
+
+        `p` parallelism, `r` rate, `w` its period in ms, `x` 1 paused, `n` messages that are not final. Of a queue
+        `ct` and `ut` created and updated, `del` 1 deleted while it had messages, `dt` deleted: older members are
+        cancelled at their turn. Of a key `pp` and `pr` 1 pinned, `ws` and `wc` start and count of the rate window, `z`
+        cancelled ids still in its list, `u` its score in `flows`.
+        """
+        return self.prefix + b"c:" + lane.encode()
+
+    def slots(self, lane: str) -> bytes:
+        """set, while members hold slots: ids of the members of a queue that do; scripts derive it."""
+        return self.prefix + b"s:" + lane.encode()
+
+    def returning(self, lane: str) -> bytes:
+        """list, while members wait: ids of the members of a queue that have a slot and wait; scripts derive it."""
+        return self.prefix + b"r:" + lane.encode()
+
+    def callbacks(self, message_id: MessageId) -> bytes:
+        """set, until they are final: ids of the callbacks of a queue's member; scripts derive it."""
+        return self.prefix + b"k" + message_id
+
+    def in_flight(self, lane: str) -> bytes:
+        """set, while attempts are under way: their messages' ids, per flow-control key; scripts derive it."""
+        return self.prefix + b"i:" + lane.encode()
 
     def admitted(self, lane: str) -> bytes:
         """set, while messages are ready or in flight: ids that hold a place of the lane; scripts derive it."""

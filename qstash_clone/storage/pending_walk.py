@@ -23,6 +23,9 @@ from qstash_clone.storage.commands import Argument
 from qstash_clone.storage.places import not_a_cursor
 
 LANES_TOGETHER: Final = 250
+_LINE: Final = "l:"
+_RETURNING: Final = "r:"
+"""The list of a queue's members that have a slot and wait for their next attempt."""
 
 _ENTRY: Final = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
 _ID_BYTES: Final = 12
@@ -64,6 +67,7 @@ class Position(msgspec.Struct, frozen=True, array_like=True):
     number: int = 0
     """Its due time in the timers, or its index in the lane."""
     lane: str = ""
+    """Its list: `l:` or `r:`, and the lane."""
 
     def cursor(self) -> str:
         """As a text for callers, who cannot make sense of it."""
@@ -165,11 +169,12 @@ class PendingWalk:
     async def _waiting(self, count: int) -> list[Step] | None:
         keys, position = self._access.keys[self.position.partition], self.position
         if self._lanes is None:
-            # Lanes move between the two all the time, but each is in one of them at any moment.
-            ring, parked = await self._access.commands.ask_all(
-                [("LRANGE", keys.ring, 0, -1), ("SMEMBERS", keys.parked)], atomically=True
+            # Lanes move between the three all the time, but each is in one of them at any moment.
+            ring, parked, blocked = await self._access.commands.ask_all(
+                [("LRANGE", keys.ring, 0, -1), ("SMEMBERS", keys.parked), ("SMEMBERS", keys.blocked)], atomically=True
             )
-            lanes = {lane.decode() for lane in (*ring, *parked)}
+            lanes = {_LINE + lane.decode() for lane in (*ring, *parked, *blocked)}
+            lanes |= {_RETURNING + lane.removeprefix(_LINE) for lane in lanes if lane.startswith(_LINE + "q:")}
             self._lanes = sorted((lane for lane in lanes if lane >= position.lane), reverse=True)
         if not self._lanes:
             return None

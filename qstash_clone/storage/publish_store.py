@@ -1,28 +1,34 @@
 """Publishing: concurrent publishes joined into one script call per partition."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
 
 from qstash_clone import observability
 from qstash_clone.domain.message import Deduplication, NewMessage
-from qstash_clone.errors import StorageFull, StorageUnavailable
+from qstash_clone.domain.quoting import quoted
+from qstash_clone.errors import InvalidRequest, StorageFull, StorageUnavailable
 from qstash_clone.ids import MessageId, MessageIdGenerator
 from qstash_clone.storage.codec import (
     MAX_LANE_BYTES,
     STORAGE_VERSION,
+    decode_originals,
     encode_deduplication,
+    encode_limits,
     encode_message,
+    encode_originals,
     find_lane,
 )
 from qstash_clone.storage.commands import Argument
 from qstash_clone.storage.grouping import Grouper
 from qstash_clone.storage.interface import Published
 from qstash_clone.storage.keys import PartitionKeys
-from qstash_clone.storage.partitions import buckets_of, partition_of
+from qstash_clone.storage.partitions import buckets_of, lane_partition, partition_of
 from qstash_clone.storage.scripts import ScriptRunner
 
-_Encoded = tuple[MessageId, int, int, bytes, int, bytes, bytes, bytes]
-"""The eight arguments of publish.lua for one message."""
+_Encoded = tuple[MessageId, tuple[Argument, ...], int]
+"""First id, arguments of publish.lua for one unit, and what they weigh in bytes."""
 _DUPLICATE = b"duplicate "
+ID_BYTES: Final = 12
 
 
 def member_error(word: bytes) -> Exception:
@@ -60,8 +66,23 @@ class RedisPublishStore:
         ]
 
     def new_message_id(self, deduplication: Deduplication | None = None, lanes: Sequence[str] = ()) -> MessageId:
-        partition = self._filling if deduplication is None else self._deciding(deduplication)
+        if lanes:
+            partition = self._partition_of_lanes(lanes)
+        elif deduplication is not None:
+            partition = self._deciding(deduplication)
+        else:
+            partition = self._filling
         return self._ids.next_id(*self._buckets[partition])
+
+    def _partition_of_lanes(self, lanes: Sequence[str]) -> int:
+        partition, *others = {lane_partition(lane, len(self._keys)): lane for lane in lanes}
+        if others:
+            names = ", ".join(quoted(lane[2:]) for lane in lanes)
+            raise InvalidRequest(
+                f"{names}: these queues and flow-control keys live in different partitions, and one message can only be"
+                " subject to those of one"
+            )
+        return partition
 
     def new_message_ids(
         self, count: int, deduplication: Deduplication | None = None, lanes: Sequence[str] = ()
@@ -75,30 +96,47 @@ class RedisPublishStore:
         return partition_of(MessageId(deduplication.digest), len(self._keys))
 
     async def publish(self, message: NewMessage) -> Published:
-        partition = partition_of(message.id, len(self._keys))
-        if message.deduplication is not None and self._deciding(message.deduplication) != partition:
+        return await self._submit((message,))
+
+    async def fan_out(self, messages: Sequence[NewMessage]) -> Published:
+        return await self._submit(messages)
+
+    def _submit(self, messages: Sequence[NewMessage]) -> Awaitable[Published]:
+        first = messages[0]
+        partition = partition_of(first.id, len(self._keys))
+        if first.deduplication is not None and self._deciding(first.deduplication) != partition:
             raise ValueError("the message is not on the partition that decides about its repeats")
-        not_before_ms = -1 if message.not_before_ms is None else message.not_before_ms
-        encoded = encode_message(message.message)
-        lane, lane_at = encode_lane(message, encoded)
-        deduplication = encode_deduplication(message.deduplication)
-        return await self._groupers[partition].submit(
-            (message.id, message.delay_ms, not_before_ms, lane, lane_at, encoded, message.body, deduplication)
-        )
+        repeats = encode_deduplication(first.deduplication)
+        if repeats:
+            repeats += encode_originals(messages)
+        arguments: list[Argument] = [
+            len(messages),
+            first.delay_ms,
+            -1 if first.not_before_ms is None else first.not_before_ms,
+            first.body,
+            encode_limits(first.message),
+            repeats,
+        ]
+        weight = len(first.body)
+        for message in messages:
+            encoded = encode_message(message.message)
+            arguments += (message.id, *encode_lane(message, encoded), encoded)
+            weight += len(encoded)
+        return self._groupers[partition].submit((first.id, tuple(arguments), weight))
 
     def _caller(self, partition: int) -> Callable[[Sequence[_Encoded]], Awaitable[Sequence[Published | Exception]]]:
         keys = self._keys[partition]
-        key_list = [keys.meta, keys.ready, keys.timers, keys.ring, keys.log, keys.dedup]
+        key_list = [keys.meta, keys.log, keys.dedup]
         fixed = (STORAGE_VERSION, int(self._is_logged))
 
         async def call(group: Sequence[_Encoded]) -> list[Published | Exception]:
             # What arrives during this call gathers for the next partition.
             self._filling = (partition + 1) % len(self._keys)
             args: list[Argument] = [*fixed]
-            for encoded in group:
-                args.extend(encoded)
+            for _, arguments, _ in group:
+                args.extend(arguments)
             reply, _ = await self._runner.run("publish", key_list, args)
-            return [_result(encoded[0], word) for encoded, word in zip(group, reply[1:], strict=True)]
+            return [_result(first_id, word) for (first_id, _, _), word in zip(group, reply[1:], strict=True)]
 
         return call
 
@@ -107,9 +145,10 @@ def _result(message_id: MessageId, word: bytes) -> Published | Exception:
     if word == b"stored":
         return Published(id=message_id)
     if word.startswith(_DUPLICATE):
-        return Published(id=MessageId(word.removeprefix(_DUPLICATE)), is_duplicate=True)
+        told = word[len(_DUPLICATE) :]
+        return Published(id=MessageId(told[:ID_BYTES]), is_duplicate=True, originals=decode_originals(told[ID_BYTES:]))
     return member_error(word)
 
 
 def _weigh(encoded: _Encoded) -> int:
-    return len(encoded[5]) + len(encoded[6])
+    return encoded[2]

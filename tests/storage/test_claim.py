@@ -50,6 +50,7 @@ async def test_a_claim_carries_the_message_as_published(store: Store) -> None:
         message=message.message,
         body=message.body,
         body_bytes=7,
+        lane=LANE,
     )
     assert 0 <= batch.now_ms - claim.created_ms < 60_000
     assert batch.signing_keys == await store.admin.get_signing_keys()

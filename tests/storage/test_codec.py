@@ -37,9 +37,9 @@ MESSAGES = st.builds(
     retry_delay_expression=st.none() | TEXT,
     labels=st.lists(TEXT, max_size=3).map(tuple),
 )
-LANES = st.sampled_from(["h:receiver.example", "h:a", "h:", "q:orders", "h:POST"]) | TEXT.filter(
-    lambda text: len(text.encode()) <= 280
-)
+LANES = st.sampled_from(
+    ["h:receiver.example", "h:a", "h:", "q:orders", "f:key", "q:orders f:key", "h:POST"]
+) | TEXT.map(lambda text: "h:" + text.replace(" ", "")[:140])
 ATTEMPTS = st.builds(
     AttemptRecord,
     status=st.integers(0, 599),
@@ -95,7 +95,7 @@ async def test_what_cannot_be_read_is_an_error(store: Store, keys: PartitionKeys
         with pytest.raises(StorageError):
             decode_record(message_id, damaged)
     with pytest.raises((ValueError, struct.error)):
-        decode_claim(0, b"1-1", message_id, record[: HEAD_BYTES + 5])
+        decode_claim(0, b"1-1", message_id, record[: HEAD_BYTES + 5], 0)
 
 
 @pytest.mark.parametrize("delay_ms", [0, 1000])

@@ -17,6 +17,8 @@ def test_every_key_is_listed_and_no_other() -> None:
     names = {name for name, value in vars(keys).items() if name != "prefix" and isinstance(value, bytes)}
     derived = {keys.lane("x"): "l:", keys.admitted("x"): "a:", keys.message(MessageId(b"")): "m"}
     derived[keys.deduplication(b"")] = "d"
+    derived |= {keys.limits("x"): "c:", keys.slots("x"): "s:", keys.returning("x"): "r:", keys.in_flight("x"): "i:"}
+    derived[keys.callbacks(MessageId(b""))] = "k"
     assert all(key.startswith(keys.prefix + start.encode()) for key, start in derived.items())
     page = (DOCS / "reference/redis-keys.md").read_text()
     listed = set(re.findall(r"^\| `T` `([a-z:]+)`", page, re.MULTILINE))

@@ -84,7 +84,7 @@ def test_partitions_divide_evenly_over_masters(masters: int) -> None:
 def test_all_keys_of_a_partition_share_its_slot() -> None:
     keys = PartitionKeys("q", 1, 3)
     names = [value for name, value in vars(keys).items() if name != "prefix"]
-    assert len(names) == 10
+    assert len(names) == 14
     names += [keys.lane("h:{evil}.example"), keys.admitted("h:}{x"), keys.message(MessageId(os.urandom(12)))]
     names += [keys.deduplication(os.urandom(16))]
     assert {slot_of(name) for name in names} == {slot_of(keys.meta)}

@@ -167,7 +167,7 @@ async def test_bodies_of_any_size(store: Store, size: int) -> None:
         ("https://" + "h" * 253 + "/", "h:" + "h" * 253),
         ("https://receiver.example/" + "x" * 5000, "h:receiver.example"),
         ("https://receiver.example/", "q:" + "ä" * 100),
-        ("https://receiver.example/", "x" * MAX_LANE_BYTES),
+        ("https://receiver.example/", "h:" + "x" * (MAX_LANE_BYTES - 2)),
         ("https://receiver.example/", "h:"),
     ],
 )

@@ -6,13 +6,31 @@ from typing import Any
 
 import redis
 
+from qstash_clone.domain.lanes import parse_route
 from qstash_clone.domain.message import State, StoredMessage
 from qstash_clone.ids import MessageId
 from qstash_clone.storage.codec import decode_deduplication, decode_record
 from qstash_clone.storage.interface import DeduplicationRecord
 from qstash_clone.storage.keys import CONSUMER_GROUP, PartitionKeys, store_key
 
-OWNED_FOR_EVER = frozenset({"meta", "ready", "timers", "ring", "parked", "log", "dlq", "dedup", "workers", "capacity"})
+OWNED_FOR_EVER = frozenset(
+    {
+        "meta",
+        "ready",
+        "timers",
+        "ring",
+        "parked",
+        "blocked",
+        "windows",
+        "queues",
+        "flows",
+        "log",
+        "dlq",
+        "dedup",
+        "workers",
+        "capacity",
+    }
+)
 """Keys of a partition without a lifetime; docs/reference/redis-keys.md names who takes out what is put in."""
 
 LogEntry = tuple[str, bytes, bytes]
@@ -39,7 +57,16 @@ class Partition:
     timers: dict[bytes, int] = field(default_factory=dict[bytes, int])
     ring: list[str] = field(default_factory=list[str])
     parked: set[str] = field(default_factory=set[str])
+    blocked: set[str] = field(default_factory=set[str])
+    windows: dict[str, int] = field(default_factory=dict[str, int])
+    queues: dict[str, int] = field(default_factory=dict[str, int])
+    flows: dict[str, int] = field(default_factory=dict[str, int])
     lanes: dict[str, list[bytes]] = field(default_factory=dict[str, list[bytes]])
+    returning: dict[str, list[bytes]] = field(default_factory=dict[str, list[bytes]])
+    slots: dict[str, set[bytes]] = field(default_factory=dict[str, set[bytes]])
+    in_flight: dict[str, set[bytes]] = field(default_factory=dict[str, set[bytes]])
+    callbacks: dict[bytes, set[bytes]] = field(default_factory=dict[bytes, set[bytes]])
+    limits: dict[str, dict[str, str]] = field(default_factory=dict[str, dict[str, str]])
     admitted: dict[str, set[bytes]] = field(default_factory=dict[str, set[bytes]])
     records: dict[bytes, Record] = field(default_factory=dict[bytes, Record])
     log: list[LogEntry] = field(default_factory=list[LogEntry])
@@ -97,6 +124,10 @@ class Inspector:
             pipe.zrange(keys.timers, 0, -1, withscores=True)
             pipe.lrange(keys.ring, 0, -1)
             pipe.smembers(keys.parked)
+            pipe.smembers(keys.blocked)
+            pipe.zrange(keys.windows, 0, -1, withscores=True)
+            pipe.zrange(keys.queues, 0, -1, withscores=True)
+            pipe.zrange(keys.flows, 0, -1, withscores=True)
             pipe.xrange(keys.log)
             pipe.xrange(keys.dlq)
             pipe.xrange(keys.dedup)
@@ -104,21 +135,28 @@ class Inspector:
             pipe.hgetall(keys.capacity)
             for key in own:
                 match key[len(keys.prefix) :]:
-                    case name if name.startswith(b"l:"):
+                    case name if name.startswith((b"l:", b"r:")):
                         pipe.lrange(key, 0, -1)
-                    case name if name.startswith(b"a:"):
+                    case name if name.startswith((b"a:", b"s:", b"i:")) or _is_callbacks(name):
                         pipe.smembers(key)
+                    case name if name.startswith(b"c:"):
+                        pipe.hgetall(key)
                     case name if _is_record(name) or _is_deduplication(name):
                         pipe.get(key)
                         pipe.pttl(key)
                     case _:
                         pass
-            meta, ready, timers, ring, parked, log, dlq, dedup, workers, capacity, *rest = pipe.execute()
+            meta, ready, timers, ring, parked, blocked, windows, queues, flows, *rest = pipe.execute()
+            log, dlq, dedup, workers, capacity, *rest = rest
         found.meta = {name.decode(): value for name, value in meta.items()}
         found.entries = {entry_id: fields.get(b"i") for entry_id, fields in ready}
         found.timers = {message_id: int(score) for message_id, score in timers}
         found.ring = [lane.decode() for lane in ring]
         found.parked = {lane.decode() for lane in parked}
+        found.blocked = {lane.decode() for lane in blocked}
+        found.windows = {lane.decode(): int(score) for lane, score in windows}
+        found.queues = {name.decode(): int(score) for name, score in queues}
+        found.flows = {key.decode(): int(score) for key, score in flows}
         found.log = [_log_entry(fields[b"e"]) for _, fields in log]
         found.dlq = [(entry_id.decode(), fields[b"i"]) for entry_id, fields in dlq]
         found.dedup = [fields[b"d"][:16] for _, fields in dedup]
@@ -131,6 +169,18 @@ class Inspector:
                 found.lanes[name[2:].decode()] = next(values)
             elif name.startswith(b"a:"):
                 found.admitted[name[2:].decode()] = next(values)
+            elif name.startswith(b"r:"):
+                found.returning[name[2:].decode()] = next(values)
+            elif name.startswith(b"s:"):
+                found.slots[name[2:].decode()] = next(values)
+            elif name.startswith(b"i:"):
+                found.in_flight[name[2:].decode()] = next(values)
+            elif _is_callbacks(name):
+                found.callbacks[name[1:]] = next(values)
+            elif name.startswith(b"c:"):
+                found.limits[name[2:].decode()] = {
+                    field.decode(): value.decode() for field, value in next(values).items()
+                }
             elif _is_record(name):
                 record, ttl_ms = next(values), next(values)
                 if record is not None:  # else it expired between the two looks
@@ -166,6 +216,10 @@ def _is_record(name: bytes) -> bool:
     return name.startswith(b"m") and len(name) == 13
 
 
+def _is_callbacks(name: bytes) -> bool:
+    return name.startswith(b"k") and len(name) == 13
+
+
 def _is_deduplication(name: bytes) -> bool:
     return name.startswith(b"d") and len(name) == 17
 
@@ -179,6 +233,7 @@ def find_problems(partition: Partition) -> list[str]:
     return [
         *(f"{key!r} has no lifetime and no owner" for key in partition.unknown),
         *_lane_problems(partition),
+        *_limit_problems(partition),
         *_place_problems(partition),
         *_record_problems(partition),
         *_account_problems(partition),
@@ -189,12 +244,57 @@ def _lane_problems(partition: Partition) -> list[str]:
     problems: list[str] = []
     turns = Counter(partition.ring)
     problems += [f"lane {lane} is in the ring {times} times" for lane, times in turns.items() if times > 1]
-    for lane in partition.lanes:
-        places = (lane in turns) + (lane in partition.parked)
+    waiting = partition.lanes.keys() | partition.returning.keys()
+    for lane in waiting:
+        places = (lane in turns) + (lane in partition.parked) + (lane in partition.blocked)
         if places != 1:
-            problems.append(f"lane {lane} has messages waiting and is in {places} of ring and parked")
-    problems += [f"lane {lane} gets turns, but nothing waits there" for lane in turns if lane not in partition.lanes]
-    problems += [f"lane {lane} is parked empty" for lane in partition.parked if lane not in partition.lanes]
+            problems.append(f"lane {lane} has messages waiting and is in {places} of ring, parked and blocked")
+    problems += [f"lane {lane} gets turns, but nothing waits there" for lane in turns if lane not in waiting]
+    problems += [f"lane {lane} is parked empty" for lane in partition.parked if lane not in waiting]
+    problems += [f"lane {lane} is blocked empty" for lane in partition.blocked if lane not in waiting]
+    return problems
+
+
+def _limit_problems(partition: Partition) -> list[str]:
+    """Counts, slots and flights of queues and flow-control keys, against the messages themselves."""
+    problems: list[str] = []
+    living: dict[str, set[bytes]] = {}
+    flying: dict[str, set[bytes]] = {}
+    for message_id, record in partition.records.items():
+        if record.stored.state.is_final:
+            continue
+        route = parse_route(record.stored.lane)
+        for lane in route.limited_lanes:
+            living.setdefault(lane, set()).add(message_id)
+            if lane.startswith("f:") and record.stored.state is State.ACTIVE:
+                flying.setdefault(lane, set()).add(message_id)
+        if route.slot is not None and message_id not in partition.callbacks.get(route.slot[1], ()):
+            problems.append(f"the slot of {route.slot[1].hex()} does not wait for its callback {message_id.hex()}")
+    for lane in living.keys() | partition.limits.keys():
+        counted, members = int(partition.limits.get(lane, {}).get("n", 0)), len(living.get(lane, ()))
+        if counted != members:
+            problems.append(f"lane {lane} counts {counted} messages that are not final, there are {members}")
+        if lane.startswith("q:") and not (lane[2:] in partition.queues or partition.limits[lane].get("del") == "1"):
+            problems.append(f"queue {lane} is not listed")
+        if lane.startswith("f:") and lane[2:] not in partition.flows:
+            problems.append(f"flow-control key {lane} is not listed")
+    problems += [
+        f"lane {lane} has in flight what is not, or the other way round"
+        for lane in flying.keys() | partition.in_flight.keys()
+        if flying.get(lane, set()) != partition.in_flight.get(lane, set())
+    ]
+    for lane, slots in partition.slots.items():
+        over = slots - living.get(lane, set()) - partition.callbacks.keys()
+        problems += [f"queue {lane} keeps a slot for {message_id.hex()}, which is over" for message_id in over]
+    for lane, members in partition.returning.items():
+        waiting = living.get(lane, set()) & set(members)
+        if not waiting <= partition.slots.get(lane, set()):
+            problems.append(f"queue {lane} has returning members without a slot")
+    for message_id, callbacks in partition.callbacks.items():
+        for callback in callbacks:
+            record = partition.records.get(callback)
+            if record is None or record.stored.state.is_final:
+                problems.append(f"{message_id.hex()} waits for its callback {callback.hex()}, which is over")
     return problems
 
 
@@ -205,7 +305,9 @@ def _place_problems(partition: Partition) -> list[str]:
     for message_id in partition.entries.values():
         record = partition.records.get(message_id or b"")
         if record is not None and not record.stored.state.is_final:
-            held.setdefault(record.stored.lane, set()).add(record.stored.id)
+            route = parse_route(record.stored.lane)
+            place = route.limited_lanes[-1] if route.limited_lanes else f"h:{route.host}"
+            held.setdefault(place, set()).add(record.stored.id)
     for lane in held.keys() | partition.admitted.keys():
         admitted, ready = partition.admitted.get(lane, set()), held.get(lane, set())
         if admitted != ready:
@@ -237,7 +339,8 @@ def _record_problems(partition: Partition) -> list[str]:
     for entry_id, message_id in partition.entries.items():
         if message_id is not None:
             entries.setdefault(message_id, []).append(entry_id)
-    waiting = Counter(message_id for lane in partition.lanes.values() for message_id in lane)
+    lists = (*partition.lanes.values(), *partition.returning.values())
+    waiting = Counter(message_id for waiting in lists for message_id in waiting)
     dead = Counter(message_id for _, message_id in partition.dlq)
     for message_id, record in partition.records.items():
         stored = record.stored

@@ -14,7 +14,7 @@ ARGV
   2  is_logged              0|1
   3  finished_retention_ms  int    how long their records stay
   4+ ids                    bytes
-DERIVES  record and admitted set of each message
+DERIVES  record and lanes of each message
 RETURNS
   {"ok", word, ...}   one word per id: "canceled", "requested", "already_requested", "already_canceled", "not_found"
                       or "error <text>"
@@ -25,15 +25,18 @@ COST  O(number of ids)
 --@include record
 --@include log
 --@include finish
+--@include routes
+--@include limits
 --@include lanes
-local meta, timers, ring, parked = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+--@include members
+local meta, timers = KEYS[1], KEYS[2]
 local version, log, retention_ms, first = ARGV[1], ARGV[2] == '1' and KEYS[5], tonumber(ARGV[3]), 4
 
 local partition, refusal = open_partition(meta, version)
 if refusal then
   return refusal
 end
-redis.call('EXISTS', timers, ring, parked, KEYS[5])
+redis.call('EXISTS', timers, KEYS[3], KEYS[4], KEYS[5])
 
 local function cancel(id)
   local key = message_key(partition.prefix, id)
@@ -44,7 +47,8 @@ local function cancel(id)
   if head.state == CANCELED then
     return 'already_canceled'
   end
-  look_at_place(partition, ring, parked, head.lane)
+  local route = parse_route(head.lane)
+  look_at_place(partition, route)
   if head.state == ACTIVE then
     if head.flags == CANCEL_REQUESTED then
       return 'already_requested'
@@ -53,14 +57,18 @@ local function cancel(id)
     -- PERSIST is a write that Redis allows when it is full; after it the others are allowed too.
     redis.call('PERSIST', key)
     write_head(key, head)
-    log_event(log, 'Q', id)
+    log_event(partition, log, 'Q', id)
     return 'requested'
   end
   redis.call('PERSIST', key)
-  log_event(log, 'Q', id)
+  log_event(partition, log, 'Q', id)
+  if head.state == QUEUED then
+    note_cancelled_in_line(partition, route, id)
+  end
   finish_message(partition, log, key, id, head, CANCELED, 'X', retention_ms)
   redis.call('ZREM', timers, id)
-  release_place(partition, ring, parked, head.lane, id)
+  release_place(partition, route, id)
+  end_member(partition, route, id)
   return 'canceled'
 end
 
@@ -70,4 +78,5 @@ for at = first, #ARGV do
   reply[#reply + 1] = done and word or error_text(word)
 end
 count_finished(partition, meta)
+admit_reopened(partition)
 return reply

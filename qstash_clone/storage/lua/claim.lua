@@ -3,6 +3,8 @@ claim.lua: lease messages: entries already taken by a blocking read, those of ex
 
 Repeated with the same taken entries it returns the same leases again. Other leases whose reply was lost expire.
 Counts the claim before the work, so that the worker that gets a message that kills its workers can tell.
+Looks again at what may have changed since a message was admitted: its queue or flow-control key may be paused by now,
+allow less, or have used up its rate. Then it goes back to where it waited, without a claim or an attempt counted.
 
 KEYS
   1  meta    hash    description of the partition
@@ -21,9 +23,10 @@ ARGV
   8  is_logged              0|1
   9  finished_retention_ms  int     how long the record of a cancelled message stays
   10+ taken                 two per entry: entry id, message id or "" for a doorbell
-DERIVES  record, waiting list and admitted set of each message
+DERIVES  record and lanes of each message
 RETURNS
-  {"ok", now ms, current key, next key, rang 0|1, {fault, ...}, entry id, id, record, ...}
+  {"ok", now ms, current key, next key, rang 0|1, {fault, ...}, entry id, id, record, start by ms, ...}
+     times are of Redis's own clock; start by: the rate window in which the attempt is counted ends then, 0 for none
   {"no_store"} | {"version", stored version}
 COST  O(limit)
 ]]
@@ -31,8 +34,11 @@ COST  O(limit)
 --@include record
 --@include log
 --@include finish
+--@include routes
+--@include limits
 --@include lanes
-local meta, ready, ring, parked = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+--@include members
+local meta, ready = KEYS[1], KEYS[2]
 local version, group, consumer, limit = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local lease_ms, reclaim_until_ms, record_bytes = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local log, finished_retention_ms, first_taken = ARGV[8] == '1' and KEYS[5], tonumber(ARGV[9]), 10
@@ -41,7 +47,7 @@ local partition, refusal = open_partition(meta, version)
 if refusal then
   return refusal
 end
-redis.call('EXISTS', ring, parked, KEYS[5])
+redis.call('EXISTS', KEYS[3], KEYS[4], KEYS[5])
 write_when_full(ready, group)
 
 local REPLY_BYTES = 1048576
@@ -65,12 +71,12 @@ local function drop(entry_id)
 end
 
 -- The entry goes last: a step that breaks off leaves a message that is looked at again when its lease is over.
-local function leave(entry_id, lane, id)
+local function leave(entry_id, route, id)
   drop(entry_id)
-  release_place(partition, ring, parked, lane, id)
+  release_place(partition, route, id)
 end
 
-local function show(entry_id, id, record, head)
+local function show(entry_id, id, record, head, start_by_ms)
   -- A large reply would hold up everybody else: what is over the budget goes without its body.
   local shown = math.min(#record, head.total_bytes)
   if reply_bytes + shown > REPLY_BYTES then
@@ -81,6 +87,79 @@ local function show(entry_id, id, record, head)
   reply[#reply + 1] = id
   reply[#reply + 1] = string.sub(record, 1, 1) .. string.char(ACTIVE) .. string.sub(record, 3, 3)
     .. struct.pack('>BI2', head.claims, head.generation) .. string.sub(record, 7, shown)
+  reply[#reply + 1] = start_by_ms
+end
+
+-- Back to the head of the list that it came from, and behind those that this call has put there before it.
+local put_back_last = {}
+local function put_back(list, id)
+  local last = put_back_last[list]
+  if not last or redis.call('LINSERT', list, 'AFTER', last, id) < 1 then
+    redis.call('LPUSH', list, id)
+  end
+  put_back_last[list] = id
+end
+
+-- lane: whose limits refuse it; list: where it waits now.
+local function turn_away(entry_id, id, head, route, lane, list, reopens_ms)
+  local waiting = redis.call('LLEN', partition.prefix .. 'l:' .. lane)
+  if lane == route.queue then
+    waiting = waiting + redis.call('LLEN', list)
+  end
+  put_back(list, id)
+  if waiting == 0 or reopens_ms and redis.call('SISMEMBER', partition.blocked, lane) == 1 then
+    block_lane(partition, lane, reopens_ms)
+  end
+  head.generation = (head.generation + 1) % GENERATIONS
+  head.state = QUEUED
+  write_head(message_key(partition.prefix, id), head)
+  leave(entry_id, route, id)
+end
+
+-- Whether the queue lets the message start. One that does not has put it elsewhere.
+local function pass_queue(entry_id, id, head, key, route)
+  local limits = read_queue(partition, route.queue)
+  if limits.deleted_ms and head.created_ms <= limits.deleted_ms then
+    log_event(partition, log, 'Q', id)
+    finish_message(partition, log, key, id, head, CANCELED, 'X', finished_retention_ms)
+    leave(entry_id, route, id)
+    end_member(partition, route, id)
+    return false
+  end
+  if limits.is_paused then
+    turn_away(entry_id, id, head, route, route.queue, partition.prefix .. 'r:' .. route.queue)
+    return false
+  end
+  return true
+end
+
+-- Whether the flow-control key lets the message start, and the end of the window that counts it now.
+local function pass_flow(entry_id, id, head, route)
+  local flow = route.flow
+  local limits = read_flow(partition, flow)
+  local holders = partition.prefix .. 'i:' .. flow
+  local is_full = limits.parallelism > 0
+    and redis.call('SCARD', holders) - redis.call('SISMEMBER', holders, id) >= limits.parallelism
+  local is_used_up = limits.rate > 0 and limits.counted >= limits.rate
+  if limits.is_paused or is_full or is_used_up then
+    local list = partition.prefix .. 'l:' .. flow
+    turn_away(entry_id, id, head, route, flow, list, not limits.is_paused and limits.window_ends_ms or nil)
+    return false
+  end
+  redis.call('SADD', holders, id)
+  if limits.rate == 0 then
+    return true
+  end
+  if limits.window_ends_ms then
+    redis.call('HINCRBY', limits_key(partition, flow), 'wc', 1)
+  else
+    limits.window_ends_ms = partition.now_ms + limits.period_ms
+    redis.call('HSET', limits_key(partition, flow), 'ws', partition.now_ms, 'wc', 1)
+    if redis.call('SISMEMBER', partition.blocked, flow) == 1 then
+      block_lane(partition, flow, limits.window_ends_ms)
+    end
+  end
+  return true, limits.window_ends_ms
 end
 
 local function lease(entry_id, id, source)
@@ -99,30 +178,52 @@ local function lease(entry_id, id, source)
     drop(entry_id)
     return
   end
+  local route = parse_route(head.lane)
   if head.state ~= QUEUED and head.state ~= ACTIVE then
     -- Cancelled while it waited, or a settlement that broke off.
-    look_at_place(partition, ring, parked, head.lane)
-    leave(entry_id, head.lane, id)
+    look_at_place(partition, route)
+    leave(entry_id, route, id)
     return
   end
   if head.flags == CANCEL_REQUESTED then
     -- The attempt that was under way was lost or handed back: the cancellation wins.
-    look_at_place(partition, ring, parked, head.lane)
+    look_at_place(partition, route)
     finish_message(partition, log, key, id, head, CANCELED, 'X', finished_retention_ms)
-    leave(entry_id, head.lane, id)
+    leave(entry_id, route, id)
+    end_member(partition, route, id)
     return
   end
+  local window_ends_ms
+  if route.flow or route.queue then
+    look_at_route(partition, route)
+    look_at_place(partition, route)
+    if head.state == ACTIVE and source == TAKEN then
+      window_ends_ms = route.flow and read_flow(partition, route.flow).window_ends_ms
+    else
+      if route.queue and not pass_queue(entry_id, id, head, key, route) then
+        return
+      end
+      if route.flow then
+        local may_start
+        may_start, window_ends_ms = pass_flow(entry_id, id, head, route)
+        if not may_start then
+          return
+        end
+      end
+    end
+  end
+  local start_by_ms = window_ends_ms and partition.real_ms + window_ends_ms - partition.now_ms or 0
   if head.state == ACTIVE and source == TAKEN then
     -- An earlier claim of this entry went through, but its reply was lost: nobody knows of its generation yet.
-    show(entry_id, id, record, head)
+    show(entry_id, id, record, head, start_by_ms)
     return
   end
   head.generation = (head.generation + 1) % GENERATIONS
   head.claims = math.min(head.claims + 1, MOST_CLAIMS)
   head.state = ACTIVE
   write_head(key, head)
-  log_event(log, 'A', id)
-  show(entry_id, id, record, head)
+  log_event(partition, log, 'A', id)
+  show(entry_id, id, record, head, start_by_ms)
 end
 
 local is_taken = {}
@@ -169,7 +270,7 @@ end
 
 count_finished(partition, meta)
 if dropped > 0 then
-  admit(partition, ready, ring, parked, dropped + 8)
+  admit(partition, dropped + 8)
 end
 reply[5] = rang
 return reply

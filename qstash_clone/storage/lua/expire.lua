@@ -1,5 +1,6 @@
 --[[
-expire.lua: retention: old log entries with the finished records they speak of, old dead letters, departed consumers.
+expire.lua: retention: old log entries with the finished records they speak of, old dead letters, departed consumers,
+flow-control keys that nobody uses.
 
 The log is shortened from its old end only: while the oldest entry is past its age, or there are too many, or finished
 records take more memory than they may. What waits and what is a dead letter may lose its entries, never its record.
@@ -10,6 +11,7 @@ KEYS
   3  log      stream      transitions
   4  dlq      stream      dead letters
   5  workers  sorted set  live workers
+  6  flows    sorted set  flow-control keys and their last use
 ARGV
   1  version             int
   2  group               string
@@ -20,7 +22,8 @@ ARGV
   7  grace_ms            int  a finished record stays at least this long: calls may be repeated, messages asked for
   8  dlq_retention_ms    int
   9  departed_ms         int  a consumer idle for this long with nothing pending is removed
-DERIVES  record of each dead letter dropped, and of each message whose last entry is dropped
+  10 flow_idle_ms       int  a flow-control key without a message for this long is forgotten, unless somebody set it
+DERIVES  record of each dead letter dropped, and of each message whose last entry is dropped, limits of idle keys
 RETURNS
   {"ok", entries dropped, finished records dropped before their age}
   {"no_store"} | {"version", stored version}
@@ -28,16 +31,17 @@ COST  O(limit + consumers)
 ]]
 --@include partition
 --@include record
-local meta, ready, log, dlq, workers = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local meta, ready, log, dlq, workers, flows = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local version, group, limit = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local log_retention_ms, log_max_entries, finished_max_bytes = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local grace_ms, dlq_retention_ms, departed_ms = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
+local flow_idle_ms = tonumber(ARGV[10])
 
 local partition, refusal = open_partition(meta, version)
 if refusal then
   return refusal
 end
-redis.call('EXISTS', log, dlq, workers)
+redis.call('EXISTS', log, dlq, workers, flows)
 
 local LAST_ENTRY = {[68] = true, [88] = true, [90] = true} -- D, X, Z: see finish.lua
 local ID_BYTES = 12
@@ -104,6 +108,26 @@ for _, fields in ipairs(redis.call('XINFO', 'CONSUMERS', ready, group)) do
   end
   if consumer.pending == 0 and consumer.idle > departed_ms and not redis.call('ZSCORE', workers, consumer.name) then
     redis.call('XGROUP', 'DELCONSUMER', ready, group, consumer.name)
+    dropped = dropped + 1
+  end
+end
+
+-- A key stays while it holds anything, while somebody has set it, and while its last window counts.
+local function is_in_use(lane)
+  local fields = redis.call('HMGET', partition.prefix .. 'c:' .. lane, 'n', 'x', 'pp', 'pr', 'ws', 'w')
+  if (tonumber(fields[1]) or 0) > 0 or fields[2] == '1' or fields[3] == '1' or fields[4] == '1' then
+    return true
+  end
+  return (tonumber(fields[5]) or 0) + (tonumber(fields[6]) or 0) > partition.now_ms
+    or redis.call('EXISTS', partition.prefix .. 'l:' .. lane, partition.prefix .. 'a:' .. lane) > 0
+end
+
+for _, key in ipairs(redis.call('ZRANGEBYSCORE', flows, '-inf', partition.now_ms - flow_idle_ms, 'LIMIT', 0, limit)) do
+  if is_in_use('f:' .. key) then
+    redis.call('ZADD', flows, partition.now_ms, key)
+  else
+    redis.call('DEL', partition.prefix .. 'c:f:' .. key)
+    redis.call('ZREM', flows, key)
     dropped = dropped + 1
   end
 end

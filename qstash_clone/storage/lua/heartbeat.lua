@@ -15,7 +15,8 @@ ARGV
   4  holds      int     deliveries it can hold at once; -1 takes it out
   5  silent_ms  int     a worker that was not heard of for this long is gone
   6  limit      int     at most this many turns
-DERIVES  record, waiting list and admitted set of what is admitted
+  7  most       int     deliveries at once that the partition may have, whatever the workers can hold; 0 is no limit
+DERIVES  record and lanes of what is admitted
 RETURNS
   {"ok", number of live workers, capacity}
   {"no_store"} | {"version", stored version}
@@ -23,10 +24,12 @@ COST  O(workers + limit)
 ]]
 --@include partition
 --@include record
+--@include routes
+--@include limits
 --@include lanes
 local meta, ready, ring, parked, workers, capacity = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local version, group, consumer = ARGV[1], ARGV[2], ARGV[3]
-local holds, silent_ms, limit = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local holds, silent_ms, limit, most = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 
 local partition, refusal = open_partition(meta, version)
 if refusal then
@@ -61,6 +64,9 @@ local total = 0
 for _, share in ipairs(redis.call('HVALS', capacity)) do
   total = total + tonumber(share)
 end
+if most > 0 then
+  total = math.min(total, most)
+end
 if total ~= partition.capacity then
   redis.call('HSET', meta, 'cap', total)
   partition.capacity = total
@@ -68,7 +74,11 @@ end
 
 -- Room may have grown for lanes that were parked when it was scarce.
 for _, lane in ipairs(redis.call('SRANDMEMBER', parked, 64)) do
-  unpark(ring, parked, lane)
+  unpark(partition, lane)
 end
-admit(partition, ready, ring, parked, limit)
+-- Blocked lanes are reopened by what held them up. Should a call have broken off before that, this finds them.
+for _, lane in ipairs(redis.call('SRANDMEMBER', partition.blocked, 8)) do
+  unblock(partition, lane)
+end
+admit(partition, limit)
 return {'ok', redis.call('ZCARD', workers), total}

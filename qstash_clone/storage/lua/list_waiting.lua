@@ -1,5 +1,5 @@
 --[[
-list_waiting.lua: the ids that wait in lanes, in their order.
+list_waiting.lua: the ids that wait in lists of lanes, in their order.
 
 KEYS
   1  meta  hash  description of the partition
@@ -8,10 +8,10 @@ ARGV
   2  limit    int    at most this many ids, or the lanes up to where they are reached
   3  id       bytes  the first lane is read from behind this id, or from its head if it is there no more; "" for none
   4  index    int    where that id was; it can only have moved towards the head
-  5+ lanes    string
-DERIVES  waiting list of each lane
+  5+ lists    string  "l:" or "r:" and the lane
+DERIVES  the lists
 RETURNS
-  {"ok", index of the first id of the first lane, {id, ...}, ...}   one list per lane that was read
+  {"ok", index of the first id of the first lane, {id, ...}, ...}   one list per list that was read
   {"no_store"} | {"version", stored version}
 COST  O(limit + lanes), and O(index) if the line has moved since
 ]]
@@ -41,7 +41,7 @@ for at = first, #ARGV do
   if limit < 1 then
     break
   end
-  local list = partition.prefix .. 'l:' .. ARGV[at]
+  local list = partition.prefix .. ARGV[at]
   start = at == first and place_behind(list) or 0
   if at == first then
     reply[2] = start

@@ -18,14 +18,17 @@ COST  O(size of the message)
 ]]
 --@include partition
 --@include record
+--@include routes
+--@include limits
 --@include lanes
-local meta, ready, parked, workers = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local meta, parked, workers = KEYS[1], KEYS[3], KEYS[4]
 local version, id = ARGV[1], ARGV[2]
 
 local partition, refusal = open_partition(meta, version)
 if refusal then
   return refusal
 end
+redis.call('XLEN', KEYS[2])
 local record = redis.call('GET', message_key(partition.prefix, id))
 local head = record and read_head(record)
 if not head then
@@ -40,7 +43,7 @@ return {
   redis.call('LLEN', partition.prefix .. 'l:' .. head.lane),
   redis.call('SCARD', places),
   redis.call('SISMEMBER', parked, head.lane),
-  math.max(0, free_places(partition, ready)),
+  math.max(0, free_places(partition)),
   redis.call('ZCARD', workers),
   partition.capacity,
 }

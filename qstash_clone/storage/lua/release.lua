@@ -10,7 +10,7 @@ ARGV
   1  version  int
   2  group    string
   3+ three per claim: entry id, message id, generation
-DERIVES  record of each message
+DERIVES  record and lanes of each message
 RETURNS
   {"ok", word, ...}   one word per claim: "released", "stale" or "error <text>"
   {"no_store"} | {"version", stored version}
@@ -18,6 +18,7 @@ COST  O(number of claims)
 ]]
 --@include partition
 --@include record
+--@include routes
 local meta, ready = KEYS[1], KEYS[2]
 local version, group, first = ARGV[1], ARGV[2], 3
 
@@ -35,7 +36,14 @@ local function release(entry_id, id, generation)
   if not head or head.generation ~= generation or head.state ~= ACTIVE then
     return 'stale'
   end
+  local flow = parse_route(head.lane).flow
+  if flow then
+    redis.call('SCARD', partition.prefix .. 'i:' .. flow)
+  end
   redis.call('XADD', ready, '*', 'i', id)
+  if flow then
+    redis.call('SREM', partition.prefix .. 'i:' .. flow, id)
+  end
   head.generation = (head.generation + 1) % GENERATIONS
   head.claims = head.claims - 1
   head.state = QUEUED

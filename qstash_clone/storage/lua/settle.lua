@@ -20,10 +20,11 @@ ARGV
   6  partitions             int
   7  partition              int  the number of this one; both for the ids of dead letters
   8+ attempts  seven each: entry id, message id, generation, kind (d delivered, r retry, f failed), delay in ms,
-               encoded attempt or "", number of callbacks; and behind them seven per callback: id, delay in ms, lane,
-               offset of the lane's host in the encoded message or 0, encoded message, body, offset in the body at
-               which the id of the dead letter is put in or -1
-DERIVES  record, waiting list and admitted set of each message and callback
+               encoded attempt or "", number of callbacks; and behind them eight per callback: id, delay in ms, lane,
+               offset of the lane's host in the encoded message or 0, encoded message, body, limits for its
+               flow-control key (12 bytes or "", see members.lua), offset in the body at which the id of the dead
+               letter is put in or -1
+DERIVES  record and lanes of each message and callback, callbacks of members of queues
 RETURNS
   {"ok", word, ...}   one word per attempt: "settled", "canceled", "done" (settled by an earlier try of the same
                       call), "stale" (another generation has the message), "error <text>"
@@ -34,10 +35,13 @@ COST  O(number of attempts and callbacks)
 --@include record
 --@include log
 --@include finish
+--@include routes
+--@include limits
 --@include lanes
+--@include members
 --@include dead_letter
 --@include store_message
-local meta, ready, timers, ring, parked, dlq = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[7]
+local meta, ready, timers, dlq = KEYS[1], KEYS[2], KEYS[3], KEYS[7]
 local version, group, log, finished_retention_ms = ARGV[1], ARGV[2], ARGV[3] == '1' and KEYS[6], tonumber(ARGV[4])
 local dlq_retention_ms, partitions, number, first = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]), 8
 
@@ -45,30 +49,43 @@ local partition, refusal = open_partition(meta, version)
 if refusal then
   return refusal
 end
-local ATTEMPT_ARGUMENTS, CALLBACK_ARGUMENTS = 7, 7
+local ATTEMPT_ARGUMENTS, CALLBACK_ARGUMENTS = 7, 8
 local now_ms = partition.now_ms
-local earliest
-redis.call('EXISTS', ready, timers, ring, parked)
+redis.call('EXISTS', ready, timers, KEYS[4], KEYS[5])
 redis.call('XLEN', KEYS[6])
 write_when_full(ready, group)
 
 local function look_at_callbacks(at, behind)
+  local callbacks = {}
   for child = at, behind - 1, CALLBACK_ARGUMENTS do
-    if ARGV[child + 1] ~= '0' then
-      earliest = earliest or {id = earliest_timer(timers)}
-    end
-    look_at_message(partition, ready, timers, ring, ARGV[child], ARGV[child + 2])
+    local callback = {
+      id = ARGV[child],
+      delay_ms = tonumber(ARGV[child + 1]),
+      not_before_ms = -1,
+      lane = ARGV[child + 2],
+      lane_at = tonumber(ARGV[child + 3]),
+      encoded = ARGV[child + 4],
+      body = ARGV[child + 5],
+      limits = ARGV[child + 6],
+      dlq_id_at = tonumber(ARGV[child + 7]),
+    }
+    look_at_message(partition, callback)
+    callback.look = nil
+    callbacks[#callbacks + 1] = callback
   end
+  return callbacks
 end
 
-local function store_callbacks(at, behind, dlq_id)
-  for child = at, behind - 1, CALLBACK_ARGUMENTS do
-    local body, dlq_id_at = ARGV[child + 5], tonumber(ARGV[child + 6])
+local function store_callbacks(callbacks, dlq_id)
+  for _, callback in ipairs(callbacks) do
+    local body, dlq_id_at = callback.body, callback.dlq_id_at
     if dlq_id and dlq_id_at >= 0 then
-      body = string.sub(body, 1, dlq_id_at) .. dlq_id .. string.sub(body, dlq_id_at + 1)
+      callback.body = string.sub(body, 1, dlq_id_at) .. dlq_id .. string.sub(body, dlq_id_at + 1)
     end
-    store_message(partition, ready, timers, ring, log, ARGV[child], tonumber(ARGV[child + 1]), -1, ARGV[child + 2],
-      tonumber(ARGV[child + 3]), ARGV[child + 4], body)
+    if callback.route.slot_member then
+      redis.call('SADD', callbacks_key(partition, callback.route.slot_member), callback.id)
+    end
+    store_message(partition, log, callback)
   end
 end
 
@@ -84,11 +101,12 @@ local function settle(entry_id, id, generation, kind, delay_ms, attempt, callbac
     return head.state == CANCELED and 'canceled' or 'done'
   end
   local is_canceled = kind ~= 'd' and head.flags == CANCEL_REQUESTED
-  look_at_place(partition, ring, parked, head.lane)
+  local route = parse_route(head.lane)
+  look_at_place(partition, route)
   if not is_canceled then
-    look_at_callbacks(callbacks_at, behind)
+    local callbacks = look_at_callbacks(callbacks_at, behind)
     local dlq_id = kind == 'f' and add_dead_letter(dlq, id, partitions, number)
-    store_callbacks(callbacks_at, behind, dlq_id)
+    store_callbacks(callbacks, dlq_id)
   end
   head.claims = 0
   head.attempts = head.attempts + 1
@@ -96,7 +114,7 @@ local function settle(entry_id, id, generation, kind, delay_ms, attempt, callbac
     finish_message(partition, log, key, id, head, DELIVERED, 'D', finished_retention_ms)
   else
     append_attempt(key, now_ms, attempt)
-    log_event(log, 'E', id, struct.pack('>I4', head.attempts))
+    log_event(partition, log, 'E', id, struct.pack('>I4', head.attempts))
     if is_canceled then
       finish_message(partition, log, key, id, head, CANCELED, 'X', finished_retention_ms)
     elseif kind == 'r' then
@@ -104,17 +122,20 @@ local function settle(entry_id, id, generation, kind, delay_ms, attempt, callbac
       head.due_ms = now_ms + delay_ms
       redis.call('ZADD', timers, head.due_ms, id)
       write_head(key, head)
-      log_event(log, 'R', id, struct.pack('>I6', head.due_ms))
+      log_event(partition, log, 'R', id, struct.pack('>I6', head.due_ms))
     else
       head.state, head.due_ms = FAILED, now_ms
       write_head(key, head)
       redis.call('PEXPIRE', key, dlq_retention_ms)
-      log_event(log, 'F', id)
+      log_event(partition, log, 'F', id)
     end
   end
   redis.call('XACK', ready, group, entry_id)
   redis.call('XDEL', ready, entry_id)
-  release_place(partition, ring, parked, head.lane, id)
+  release_place(partition, route, id)
+  if head.state ~= DELAYED then
+    end_member(partition, route, id)
+  end
   return is_canceled and 'canceled' or 'settled'
 end
 
@@ -128,8 +149,6 @@ while at <= #ARGV do
   at = behind
 end
 count_finished(partition, meta)
-admit(partition, ready, ring, parked, #reply + 8)
-if earliest then
-  ring_for_timers(partition, ready, timers, earliest.id)
-end
+end_of_storing(partition)
+admit(partition, #reply + 8)
 return reply

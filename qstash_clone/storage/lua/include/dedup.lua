@@ -1,7 +1,7 @@
 --[[
 dedup.lua: which message was the first with a certain digest, and until when that counts.
 
-record  the first message's id, 12 bytes | end of the window in ms, 6 bytes
+record  the first message's id, 12 bytes | end of the window in ms, 6 bytes | what repeats of a fan-out are told
 stream  per record, in order of creation: digest, 16 bytes | end of the window in ms, 6 bytes
 
 The stream is for whoever drops the oldest records. A record that was cleared, or replaced after its window, has another
@@ -9,23 +9,28 @@ end than the entry.
 ]]
 local DIGEST_BYTES = 16
 local MESSAGE_ID_BYTES = 12
+local WINDOW_BYTES = 6
 
 local function deduplication_key(prefix, digest)
   return prefix .. 'd' .. digest
 end
 
--- The first message's id and the end of the window; nil if there is none, or its window is over.
+-- The first message's id, the end of the window, and what repeats are told; nil if there is none, or its window is
+-- over.
 local function read_deduplication(partition, digest)
   local record = redis.call('GET', deduplication_key(partition.prefix, digest))
   local ends_ms = record and struct.unpack('>I6', string.sub(record, MESSAGE_ID_BYTES + 1))
   if ends_ms and ends_ms > partition.now_ms then
-    return string.sub(record, 1, MESSAGE_ID_BYTES), ends_ms
+    return string.sub(record, 1, MESSAGE_ID_BYTES), ends_ms, string.sub(record, MESSAGE_ID_BYTES + WINDOW_BYTES + 1)
   end
   return nil
 end
 
-local function write_deduplication(partition, dedup, digest, window_ms, id)
+-- repeats: the window in ms, 6 bytes, and what repeats are told.
+local function write_deduplication(partition, dedup, digest, repeats, id)
+  local window_ms = struct.unpack('>I6', repeats)
   local ends = struct.pack('>I6', partition.now_ms + window_ms)
-  redis.call('SET', deduplication_key(partition.prefix, digest), id .. ends, 'PX', window_ms)
+  local told = string.sub(repeats, WINDOW_BYTES + 1)
+  redis.call('SET', deduplication_key(partition.prefix, digest), id .. ends .. told, 'PX', window_ms)
   redis.call('XADD', dedup, '*', 'd', digest .. ends)
 end

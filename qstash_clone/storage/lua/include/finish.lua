@@ -12,7 +12,7 @@ local function retire_record(partition, log, key, id, letter, retention_ms)
   redis.call('PEXPIRE', key, retention_ms)
   if log then
     local bytes = redis.call('STRLEN', key) + RECORD_OVERHEAD_BYTES
-    log_event(log, letter, id, struct.pack('>I4', bytes))
+    log_event(partition, log, letter, id, struct.pack('>I4', bytes))
     partition.finished_bytes = (partition.finished_bytes or 0) + bytes
   end
 end

@@ -1,107 +1,322 @@
 --[[
-lanes.lua: waiting lines and who may go next.
+lanes.lua: waiting lines and who may go next; see docs/explanation/lanes.md.
 
 A message that is due waits in the list of its lane until it is admitted to the ready stream. A lane with waiting
-messages is in exactly one of two places: the ring (it gets turns) or the parked set (it holds all it may).
-A lane may hold as many places as are free: alone it gets half of the capacity, two busy lanes get a third each,
-and there is always a place for one that holds none. So a destination that hangs never fills the workers.
-Admitted messages are members of a set, not a count: repeating a step cannot leak a place.
+messages is in exactly one of three places: the ring (it gets turns), the parked set (it holds as many places as
+capacity allows) or the blocked set (its own limits or a pause hold it). A lane may hold as many places as are free:
+alone it gets half of the capacity, two busy lanes get a third each, and there is always a place for one that holds
+none. So a destination that hangs never fills the workers.
+Admitted messages, holders of slots and what is in flight are members of sets, not counts: repeating a step cannot leak
+a place.
+
+A member of a queue takes a slot of the queue first, and then waits for its flow-control key, if it has one. Slot
+holders whose attempt is due and may not start yet wait in the list of the queue's returning members.
 
 Every function reads all keys that it will write before it writes the first. Should a script break off half-way all the
 same (a slot on its way to another master), a message may be left in two places, of which one is dropped when its turn
 comes, but never in none: it is put into the next place before it is taken out of the last.
 ]]
-local function free_places(partition, ready)
-  return partition.capacity - redis.call('XLEN', ready)
+local function free_places(partition)
+  return partition.capacity - redis.call('XLEN', partition.ready)
 end
 
-local function admit_one(partition, ready, lane, id)
-  redis.call('XADD', ready, '*', 'i', id)
-  redis.call('SADD', partition.prefix .. 'a:' .. lane, id)
+local function admit_one(partition, place, id)
+  redis.call('XADD', partition.ready, '*', 'i', id)
+  redis.call('SADD', partition.prefix .. 'a:' .. place, id)
   partition.free = partition.free - 1
 end
 
--- What enqueue will need to know; reads only, so that a fault surfaces before anything was written.
-local function look_at_lane(partition, ready, ring, lane)
-  partition.free = partition.free or free_places(partition, ready)
-  redis.call('LLEN', ring)
+local function look_at_ring(partition)
+  if not partition.has_looked_at_ring then
+    redis.call('LLEN', partition.ring)
+    partition.has_looked_at_ring = true
+  end
+end
+
+local function look_at_limits(partition, route)
+  local prefix = partition.prefix
+  if not (route.flow or route.queue or route.slot_queue) then
+    return
+  end
+  redis.call('SCARD', partition.parked)
+  redis.call('SCARD', partition.blocked)
+  redis.call('ZCARD', partition.windows)
+  if route.flow then
+    redis.call('HLEN', limits_key(partition, route.flow))
+    redis.call('LLEN', prefix .. 'l:' .. route.flow)
+    redis.call('SCARD', prefix .. 'i:' .. route.flow)
+  end
+  local slot_queue = route.queue or route.slot_queue
+  if slot_queue then
+    redis.call('HLEN', limits_key(partition, slot_queue))
+    redis.call('LLEN', prefix .. 'r:' .. slot_queue)
+    redis.call('SCARD', prefix .. 's:' .. slot_queue)
+  end
+  if route.slot_member then
+    redis.call('SCARD', prefix .. 'k' .. route.slot_member)
+  end
+end
+
+-- What `join` will need to know; reads only, so that a fault surfaces before anything was written.
+local function look_at_route(partition, route)
+  partition.free = partition.free or free_places(partition)
+  look_at_ring(partition)
+  look_at_limits(partition, route)
   return {
-    waiting = redis.call('LLEN', partition.prefix .. 'l:' .. lane),
-    admitted = redis.call('SCARD', partition.prefix .. 'a:' .. lane),
+    waiting = redis.call('LLEN', partition.prefix .. 'l:' .. route.line),
+    admitted = redis.call('SCARD', partition.prefix .. 'a:' .. route.place),
   }
 end
 
--- A due message joins its lane, or goes straight to ready where nobody waits and there is room.
-local function enqueue(partition, ready, ring, lane, look, id)
-  if look.waiting == 0 and look.admitted < partition.free then
-    admit_one(partition, ready, lane, id)
+-- What `release_place` and `end_member` will need to know; reads only.
+local function look_at_place(partition, route)
+  look_at_ring(partition)
+  redis.call('SCARD', partition.parked)
+  redis.call('SCARD', partition.prefix .. 'a:' .. route.place)
+  look_at_limits(partition, route)
+end
+
+-- The lane gets no turns until something reopens it: a release, a change of its limits, or this time.
+local function block_lane(partition, lane, reopens_ms)
+  redis.call('SADD', partition.blocked, lane)
+  if reopens_ms then
+    local earliest = redis.call('ZRANGE', partition.windows, 0, 0, 'WITHSCORES')[2]
+    redis.call('ZADD', partition.windows, reopens_ms, lane)
+    -- Workers sleep until the earliest time they know of.
+    if not earliest or reopens_ms < tonumber(earliest) then
+      ring_doorbell(partition)
+    end
+  end
+end
+
+local function unblock(partition, lane)
+  redis.call('RPUSH', partition.ring, lane)
+  redis.call('SREM', partition.blocked, lane)
+end
+
+local function unpark(partition, lane)
+  redis.call('RPUSH', partition.ring, lane)
+  redis.call('SREM', partition.parked, lane)
+end
+
+-- The limits of a lane have changed. `admit` has to follow in the same script.
+local function reopen_lane(partition, lane)
+  if redis.call('SISMEMBER', partition.blocked, lane) == 1 then
+    unblock(partition, lane)
+    partition.has_reopened = true
+  elseif redis.call('SISMEMBER', partition.parked, lane) == 1 then
+    unpark(partition, lane)
+    partition.has_reopened = true
+  end
+end
+
+-- A message for which its queue has a slot, or that is in no queue, and for which there is capacity: goes to ready, or
+-- waits for its flow-control key.
+local function enter(partition, route, id)
+  local flow = route.flow
+  if not flow then
+    admit_one(partition, route.place, id)
     return
   end
-  if look.waiting == 0 then
-    redis.call('RPUSH', ring, lane)
+  local list = partition.prefix .. 'l:' .. flow
+  if redis.call('LLEN', list) == 0 then
+    local limits = read_flow(partition, flow)
+    local room, admitted = flow_room(partition, flow, limits)
+    if room > 0 and admitted < partition.free then
+      admit_one(partition, flow, id)
+      return
+    end
+    if room > 0 then
+      redis.call('RPUSH', partition.ring, flow)
+    else
+      block_lane(partition, flow, limits.window_ends_ms)
+    end
   end
-  redis.call('RPUSH', partition.prefix .. 'l:' .. lane, id)
+  redis.call('RPUSH', list, id)
 end
 
--- What release_place will need to know; reads only.
-local function look_at_place(partition, ring, parked, lane)
-  redis.call('SCARD', partition.prefix .. 'a:' .. lane)
-  redis.call('SCARD', parked)
-  redis.call('LLEN', ring)
+local function join_queue(partition, route, look, id)
+  local queue = route.queue
+  local slots = partition.prefix .. 's:' .. queue
+  local returning = partition.prefix .. 'r:' .. queue
+  local limits = read_queue(partition, queue)
+  local returned = redis.call('LLEN', returning)
+  local is_holder = redis.call('SISMEMBER', slots, id) == 1
+  local is_full = not is_holder and redis.call('SCARD', slots) >= limits.parallelism
+  local is_behind = returned > 0 or (look.waiting > 0 and not is_holder)
+  local has_capacity = route.flow or look.admitted < partition.free
+  if not (limits.is_paused or is_full or is_behind) and has_capacity then
+    redis.call('SADD', slots, id)
+    enter(partition, route, id)
+    return
+  end
+  if look.waiting + returned == 0 then
+    if limits.is_paused or is_full then
+      block_lane(partition, queue)
+    else
+      redis.call('RPUSH', partition.ring, queue)
+    end
+  elseif is_holder and not limits.is_paused then
+    -- Full slots may have blocked the line, but not one who has a slot.
+    reopen_lane(partition, queue)
+  end
+  redis.call('RPUSH', is_holder and returning or partition.prefix .. 'l:' .. queue, id)
 end
 
-local function unpark(ring, parked, lane)
-  redis.call('RPUSH', ring, lane)
-  redis.call('SREM', parked, lane)
-end
-
--- The place of a message that left ready or flight is free again; a parked lane gets its turns back.
-local function release_place(partition, ring, parked, lane, id)
-  redis.call('SREM', partition.prefix .. 'a:' .. lane, id)
-  if redis.call('SISMEMBER', parked, lane) == 1 then
-    unpark(ring, parked, lane)
+-- A due message joins its line, or goes straight to ready where nobody waits and there is room.
+local function join(partition, route, look, id)
+  if route.queue then
+    join_queue(partition, route, look, id)
+  elseif route.flow then
+    enter(partition, route, id)
+  elseif look.waiting == 0 and look.admitted < partition.free then
+    admit_one(partition, route.place, id)
+  else
+    if look.waiting == 0 then
+      redis.call('RPUSH', partition.ring, route.line)
+    end
+    redis.call('RPUSH', partition.prefix .. 'l:' .. route.line, id)
   end
 end
 
-local function take_turn(partition, ready, ring, parked, lane)
+-- The place of a message that left ready or flight is free again; a lane that waited for it gets its turns back.
+local function release_place(partition, route, id)
+  local place = route.place
+  redis.call('SREM', partition.prefix .. 'a:' .. place, id)
+  if route.flow then
+    redis.call('SREM', partition.prefix .. 'i:' .. place, id)
+    if redis.call('SISMEMBER', partition.blocked, place) == 1 then
+      if flow_room(partition, place, read_flow(partition, place)) > 0 then
+        unblock(partition, place)
+      end
+      return
+    end
+  end
+  if redis.call('SISMEMBER', partition.parked, place) == 1 then
+    unpark(partition, place)
+  end
+end
+
+-- A cancelled message leaves its line only when its turn comes: taking it out of the middle would cost O(waiting).
+local function take_turn_of_host(partition, lane)
   local list = partition.prefix .. 'l:' .. lane
   local waiting = redis.call('LLEN', list)
   if waiting == 0 then
-    redis.call('LPOP', ring)
+    redis.call('LPOP', partition.ring)
     return
   end
   if redis.call('SCARD', partition.prefix .. 'a:' .. lane) >= partition.free then
-    redis.call('SADD', parked, lane)
-    redis.call('LPOP', ring)
+    redis.call('SADD', partition.parked, lane)
+    redis.call('LPOP', partition.ring)
     return
   end
   local id = redis.call('LINDEX', list, 0)
-  -- A cancelled message leaves its line only here: taking it out of the middle would cost O(waiting).
   if string.byte(redis.call('GETRANGE', message_key(partition.prefix, id), 1, 1)) == QUEUED then
-    admit_one(partition, ready, lane, id)
+    admit_one(partition, lane, id)
   end
   redis.call('LPOP', list)
   if waiting > 1 then
-    redis.call('LMOVE', ring, ring, 'LEFT', 'RIGHT')
+    redis.call('LMOVE', partition.ring, partition.ring, 'LEFT', 'RIGHT')
   else
-    redis.call('LPOP', ring)
+    redis.call('LPOP', partition.ring)
   end
 end
 
+local function take_turn_of_flow(partition, flow)
+  local list = partition.prefix .. 'l:' .. flow
+  local waiting = redis.call('LLEN', list)
+  if waiting == 0 then
+    redis.call('LPOP', partition.ring)
+    return
+  end
+  redis.call('SCARD', partition.blocked)
+  local limits = read_flow(partition, flow)
+  local room, admitted = flow_room(partition, flow, limits)
+  if room <= 0 then
+    block_lane(partition, flow, limits.window_ends_ms)
+    redis.call('LPOP', partition.ring)
+    return
+  end
+  if admitted >= partition.free then
+    redis.call('SADD', partition.parked, flow)
+    redis.call('LPOP', partition.ring)
+    return
+  end
+  local id = redis.call('LINDEX', list, 0)
+  if string.byte(redis.call('GETRANGE', message_key(partition.prefix, id), 1, 1)) == QUEUED then
+    admit_one(partition, flow, id)
+  else
+    redis.call('HINCRBY', limits_key(partition, flow), 'z', -1)
+  end
+  redis.call('LPOP', list)
+  if waiting > 1 then
+    redis.call('LMOVE', partition.ring, partition.ring, 'LEFT', 'RIGHT')
+  else
+    redis.call('LPOP', partition.ring)
+  end
+end
+
+local function take_turn_of_queue(partition, queue)
+  local prefix = partition.prefix
+  local list, returning, slots = prefix .. 'l:' .. queue, prefix .. 'r:' .. queue, prefix .. 's:' .. queue
+  local waiting, returned = redis.call('LLEN', list), redis.call('LLEN', returning)
+  if waiting + returned == 0 then
+    redis.call('LPOP', partition.ring)
+    return
+  end
+  redis.call('SCARD', partition.blocked)
+  local limits = read_queue(partition, queue)
+  if limits.is_paused or (returned == 0 and redis.call('SCARD', slots) >= limits.parallelism) then
+    block_lane(partition, queue)
+    redis.call('LPOP', partition.ring)
+    return
+  end
+  local from = returned > 0 and returning or list
+  local id = redis.call('LINDEX', from, 0)
+  local head = read_head(redis.call('GETRANGE', message_key(prefix, id), 0, HEAD_AND_LANE_BYTES - 1))
+  if head and head.state == QUEUED then
+    local route = parse_route(head.lane)
+    local look = look_at_route(partition, route)
+    if not route.flow and look.admitted >= partition.free then
+      redis.call('SADD', partition.parked, queue)
+      redis.call('LPOP', partition.ring)
+      return
+    end
+    redis.call('SADD', slots, id)
+    enter(partition, route, id)
+  end
+  redis.call('LPOP', from)
+  if waiting + returned > 1 then
+    redis.call('LMOVE', partition.ring, partition.ring, 'LEFT', 'RIGHT')
+  else
+    redis.call('LPOP', partition.ring)
+  end
+end
+
+local TURNS = {h = take_turn_of_host, f = take_turn_of_flow, q = take_turn_of_queue}
+
 -- Gives turns round-robin, at most `limit` of them.
-local function admit(partition, ready, ring, parked, limit)
-  partition.free = free_places(partition, ready)
-  redis.call('SCARD', parked)
+local function admit(partition, limit)
+  partition.free = free_places(partition)
+  redis.call('SCARD', partition.parked)
   while limit > 0 and partition.free > 0 do
     limit = limit - 1
-    local lane = redis.call('LINDEX', ring, 0)
+    local lane = redis.call('LINDEX', partition.ring, 0)
     if not lane then
       return
     end
-    if not pcall(take_turn, partition, ready, ring, parked, lane) then
+    if not pcall(TURNS[string.sub(lane, 1, 1)], partition, lane) then
       -- The other lanes go on without it; the next heartbeat gives it another turn.
-      redis.call('SADD', parked, lane)
-      redis.call('LPOP', ring)
+      redis.call('SADD', partition.parked, lane)
+      redis.call('LPOP', partition.ring)
     end
+  end
+end
+
+-- After changes of limits.
+local TURNS_AFTER_CHANGE = 32
+local function admit_reopened(partition)
+  if partition.has_reopened then
+    admit(partition, TURNS_AFTER_CHANGE)
   end
 end

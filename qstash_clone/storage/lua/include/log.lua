@@ -6,7 +6,7 @@ E error: attempt, 4 bytes. R retry: due time in ms, 6 bytes.
 D delivered, X canceled: what the finished message counts in bytes, 4 bytes, see finish.lua.
 Z is no transition: a dead letter was taken out of the queue; 4 bytes as for D and X. Readers pass over it.
 ]]
-local function log_event(log, letter, id, details)
+local function log_event(partition, log, letter, id, details)
   if log then
     redis.call('XADD', log, '*', 'e', letter .. id .. (details or ''))
   end

@@ -15,7 +15,7 @@ local CANCEL_REQUESTED = 1
 local DELAYED, QUEUED, ACTIVE = 116, 113, 97 -- t, q, a
 local DELIVERED, FAILED, CANCELED = 100, 102, 99 -- d, f, c
 -- Enough for the head and the longest lane; longer lanes are refused by the caller.
-local HEAD_AND_LANE_BYTES = HEAD_BYTES + 320
+local HEAD_AND_LANE_BYTES = HEAD_BYTES + 600
 local GENERATIONS = 65536
 
 local function message_key(prefix, id)
