@@ -290,6 +290,22 @@ class Settings:
         minimum=0,
         maximum=1_000_000,
     )
+    max_queues: int = rules.setting(
+        10_000,
+        _LIMITS,
+        "Most queues there may be before the creation of another one is refused.",
+        parse=rules.whole,
+        minimum=1,
+        maximum=1_000_000,
+    )
+    max_queue_parallelism: int = rules.setting(
+        1000,
+        _LIMITS,
+        "Highest parallelism a queue may be given.",
+        parse=rules.whole,
+        minimum=1,
+        maximum=100_000,
+    )
 
     lease_ms: int = rules.setting(
         20_000,
@@ -301,6 +317,14 @@ class Settings:
     )
     worker_concurrency: int = rules.setting(
         200, _DELIVERY, "Deliveries at once of one worker.", parse=rules.whole, minimum=1, maximum=10_000
+    )
+    global_parallelism: int = rules.setting(
+        0,
+        _DELIVERY,
+        "Deliveries at once of all workers together; 0 is what they can hold.",
+        parse=rules.whole,
+        minimum=0,
+        maximum=10_000_000,
     )
     max_claims: int = rules.setting(
         5,
