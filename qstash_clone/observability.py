@@ -34,6 +34,7 @@ REQUEST_REFUSED: Final = "request.refused"
 REQUEST_FAILED: Final = "request.failed"
 MESSAGE_PUBLISHED: Final = "message.published"
 MESSAGE_DEDUPLICATED: Final = "message.deduplicated"
+BATCH_PUBLISHED: Final = "batch.published"
 MESSAGE_QUARANTINED: Final = "message.quarantined"
 ATTEMPT_SETTLED: Final = "attempt.settled"
 LEASE_LOST: Final = "lease.lost"
@@ -55,8 +56,8 @@ _ATTEMPT_BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30
 _GROUP_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 100)
 
 ROUTES: Final = (
-    "publish", "messages", "dlq", "log", "deduplication", "preview", "keys", "livez", "readyz", "metrics",
-    "unsupported", "unmatched", "protocol",
+    "publish", "enqueue", "batch", "messages", "dlq", "log", "deduplication", "preview", "keys", "livez", "readyz",
+    "metrics", "unsupported", "unmatched", "protocol",
 )  # fmt: skip
 """The values of the label `route`; `protocol` counts requests refused before they reached a route."""
 

@@ -270,13 +270,29 @@ class Settings:
     max_message_bytes: int = rules.setting(
         MIB, _LIMITS, "Largest body of a message.", parse=rules.whole, minimum=1, maximum=64 * MIB
     )
+    max_batch_bytes: int = rules.setting(
+        100 * MIB,
+        _LIMITS,
+        "Largest request of a batch; each of its messages is held to `max_message_bytes` besides.",
+        parse=rules.whole,
+        minimum=1024,
+        maximum=1024 * MIB,
+    )
+    max_batch_items: int = rules.setting(
+        10_000, _LIMITS, "Most items of a batch.", parse=rules.whole, minimum=1, maximum=1_000_000
+    )
     max_headers: int = rules.setting(
-        256, _LIMITS, "Most headers of a request; more are answered 431.", parse=rules.whole, minimum=16, maximum=10_000
+        256,
+        _LIMITS,
+        "Most headers of a request, more are answered 431; and of an item of a batch.",
+        parse=rules.whole,
+        minimum=16,
+        maximum=10_000,
     )
     max_header_bytes: int = rules.setting(
         65_536,
         _LIMITS,
-        "Largest size of all headers of a request together; more is answered 431.",
+        "Largest size of all headers of a request together, more is answered 431; and of an item of a batch.",
         parse=rules.whole,
         minimum=1024,
         maximum=4 * MIB,

@@ -10,10 +10,11 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from qstash_clone.api.auth import Authenticator
+from qstash_clone.api.batch import Batch
 from qstash_clone.api.burst import BurstLimit
 from qstash_clone.api.errors import ErrorAnswer, Header, WrongMethod, answer_of, error_body, stopping_answer
-from qstash_clone.api.hot_path import Publish, Stores
-from qstash_clone.api.requests import Head, RequestIds, publish_destination, publishes, read_head
+from qstash_clone.api.hot_path import Enqueue, Publish, Publisher, PublishingEndpoint, Stores
+from qstash_clone.api.requests import Head, RequestIds, publishing_target, read_head
 from qstash_clone.api.responses import JSON
 from qstash_clone.api.routes.deduplication import DeduplicationRoutes
 from qstash_clone.api.routes.dlq import DeadLetterRoutes
@@ -40,7 +41,7 @@ _PROBES = frozenset({"livez", "readyz", "metrics"})
 
 
 def route_table(settings: Settings, stores: Stores, clock: Clock) -> list[Row]:
-    """Everything the api serves besides `POST /v2/publish/<destination>`, which `hot_path` answers."""
+    """Everything the api serves besides publish, enqueue and batch, which `hot_path` and `batch` answer."""
     messages, dlq = MessageRoutes(settings, stores), DeadLetterRoutes(settings, stores)
     logs, deduplication, preview = LogRoutes(stores), DeduplicationRoutes(stores), PreviewRoutes(settings, clock)
     keys, health = KeyRoutes(stores), HealthRoutes(settings, stores)
@@ -76,9 +77,6 @@ def route_table(settings: Settings, stores: Stores, clock: Clock) -> list[Row]:
         Row("GET", "/v2/keys/", keys.get, "keys"),
         Row("POST", "/v2/keys/rotate", keys.rotate, "keys"),
         Row("POST", "/v2/rotate", keys.rotate, "keys"),
-        Row("POST", "/v2/enqueue", later("enqueueing"), "unsupported"),
-        Row("POST", "/v2/enqueue/{rest:path}", later("enqueueing"), "unsupported"),
-        Row("POST", "/v2/batch", later("publishing a batch"), "unsupported"),
         Row("GET", "/v2/schedules", later("schedules"), "unsupported"),
         Row("PATCH PUT", "/v2/schedules/{schedule_id}/{action}", later("schedules"), "unsupported"),
         Row("GET DELETE", "/v2/schedules/{schedule_id}", later("schedules"), "unsupported"),
@@ -124,23 +122,30 @@ class Api:
         self._request_ids = RequestIds()
         self._authenticator = Authenticator(settings)
         self._burst = BurstLimit(settings.management_burst_limit, clock)
-        self._publish = Publish(settings, stores, self._authenticator, clock)
+        publisher = Publisher(settings, stores, clock)
+        self._publishing: dict[str, PublishingEndpoint] = {
+            "publish": Publish(settings, publisher, self._authenticator),
+            "enqueue": Enqueue(settings, publisher, self._authenticator),
+            "batch": Batch(settings, publisher, self._authenticator),
+        }
         self._routes = Routes(route_table(settings, stores, clock))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             raise RuntimeError(f"The api serves HTTP, not {scope['type']}.")
         head = read_head(scope, self._request_ids)
-        raw_destination = publish_destination(head.raw_path)
-        if raw_destination is None:
+        target = publishing_target(head.raw_path)
+        if target is None:
             await self._serve_route(scope, head, receive, send)
-        elif head.method != "POST":
-            await self._refuse_method(head, send)
-        else:
-            try:
-                await self._publish(head, raw_destination, receive, send)
-            except (Exception, asyncio.CancelledError) as error:
-                await self._refuse("publish", head, error, send)
+            return
+        label, raw_rest = target
+        if head.method != "POST":
+            await self._refuse_method(label, head, send)
+            return
+        try:
+            await self._publishing[label](head, raw_rest, receive, send)
+        except (Exception, asyncio.CancelledError) as error:
+            await self._refuse(label, head, error, send)
 
     async def _serve_route(self, scope: Scope, head: Head, receive: Receive, send: Send) -> None:
         started_s = time.perf_counter()
@@ -149,10 +154,8 @@ class Api:
         try:
             path = head.raw_path.decode("latin-1")
             if path[:4].lower() == "/v2/":
-                is_publishing = publishes(head.raw_path)
-                self._authenticator.check(head, publishes=is_publishing)
-                if not is_publishing:
-                    answer.headers += self._burst.take()
+                self._authenticator.check(head, publishes=False)
+                answer.headers += self._burst.take()
             # Routing sees the raw path: decoded, `%2F` would be a slash.
             route_scope: dict[str, Any] = {**scope, "path": path, "root_path": "", "head": head}
             endpoint, label = self._routes.find(route_scope)
@@ -173,12 +176,12 @@ class Api:
             request_id=head.request_id.decode(),
         )
 
-    async def _refuse_method(self, head: Head, send: Send) -> None:
+    async def _refuse_method(self, label: str, head: Head, send: Send) -> None:
         try:
             self._authenticator.check(head, publishes=True)
             raise WrongMethod(head.method, ["POST"])
         except Exception as error:
-            await self._refuse("publish", head, error, send)
+            await self._refuse(label, head, error, send)
 
     async def _refuse(self, label: str, head: Head, error: BaseException, send: Send) -> None:
         request_id = head.request_id.decode()

@@ -1,20 +1,38 @@
-"""Publish: a plain ASGI endpoint on the raw request target, from the head of a request to its durable answer."""
+"""Publish and enqueue: plain ASGI endpoints on the raw request target, from the head to the durable answer."""
 
 import time
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Protocol, assert_never
 
+import msgspec
 from starlette.types import Receive, Send
 
 from qstash_clone.api.auth import Authenticator, CallerAddress
-from qstash_clone.api.requests import Head, read_body
-from qstash_clone.api.responses import JSON, duplicate_result_body, publish_result_body
+from qstash_clone.api.requests import Head, decode_segment, read_body
+from qstash_clone.api.responses import (
+    JSON,
+    duplicate_fan_out_result_body,
+    duplicate_result_body,
+    fan_out_result_body,
+    publish_result_body,
+)
 from qstash_clone.clock import Clock
-from qstash_clone.domain.destination import UrlDestination, parse_path_destination
+from qstash_clone.domain.destination import (
+    Destination,
+    GroupDestination,
+    LlmDestination,
+    UrlDestination,
+    parse_path_destination,
+)
 from qstash_clone.domain.egress import EgressPolicy
-from qstash_clone.domain.headers import parse_options
+from qstash_clone.domain.header_values import HeaderLines
+from qstash_clone.domain.headers import PublishOptions, parse_options
 from qstash_clone.domain.limits import Limits
-from qstash_clone.domain.message import CallbackSpec
-from qstash_clone.domain.planning import plan_deduplication, plan_publish
+from qstash_clone.domain.message import CallbackSpec, NewMessage
+from qstash_clone.domain.names import check_name
+from qstash_clone.domain.planning import plan_deduplication, plan_fan_out, plan_lanes, plan_publish, publishable
+from qstash_clone.domain.url_groups import UrlGroup
+from qstash_clone.errors import NotSupportedYet
 from qstash_clone.ids import format_message_id
 from qstash_clone.observability import (
     MESSAGE_DEDUPLICATED,
@@ -26,7 +44,8 @@ from qstash_clone.observability import (
     emit,
 )
 from qstash_clone.settings import Settings
-from qstash_clone.storage.interface import AdminStore, PublishStore
+from qstash_clone.storage.interface import AdminStore, Published, PublishStore
+from qstash_clone.storage.resources import UrlGroupStore
 
 _CONTENT_TYPE = (b"content-type", JSON)
 
@@ -39,6 +58,9 @@ class Stores(Protocol):
 
     @property
     def admin(self) -> AdminStore: ...
+
+    @property
+    def url_groups(self) -> UrlGroupStore: ...
 
 
 def limits_of(settings: Settings) -> Limits:
@@ -68,52 +90,154 @@ def check_callbacks(egress: EgressPolicy, callback: CallbackSpec | None, failure
         egress.check_literal(failure_callback.url, "failure callback url")
 
 
+class PublishingEndpoint(Protocol):
+    """Answers `POST /v2/<publish, enqueue or batch>/<raw rest>`; raises what `api.errors` turns into an answer."""
+
+    async def __call__(self, head: Head, raw_rest: bytes, receive: Receive, send: Send) -> None: ...
+
+
+class Publisher:
+    """From a destination with its options to stored messages: what publish, enqueue and batch have in common."""
+
+    def __init__(self, settings: Settings, stores: Stores, clock: Clock) -> None:
+        self._stores = stores
+        self._clock = clock
+        self._egress = egress_of(settings)
+        self.limits = limits_of(settings)
+
+    async def check_destination(self, destination: Destination) -> UrlGroup | None:
+        """The group that is published to, None for a URL.
+
+        Raises `InvalidRequest` for an address that may not be reached and for a group without endpoints, `NotFound`
+        for a group that does not exist and `NotSupportedYet` for the LLM upstream.
+        """
+        match destination:
+            case UrlDestination():
+                if destination.origin.address is not None:
+                    self._egress.check_literal(destination.url)
+                return None
+            case GroupDestination(name=name):
+                return publishable(name, await self._stores.url_groups.get_url_group(name))
+            case LlmDestination():
+                raise NotSupportedYet("api/llm: not supported yet")
+            case _:  # pragma: no cover
+                assert_never(destination)
+
+    def parse_options(
+        self, headers: HeaderLines, query_config: HeaderLines, group: UrlGroup | None, *, authorization_is_payload: bool
+    ) -> PublishOptions:
+        """As `domain.headers.parse_options`; callbacks may be reached as well."""
+        options = parse_options(
+            headers,
+            query_config,
+            self.limits,
+            authorization_is_payload=authorization_is_payload,
+            group_headers=() if group is None else _lines_of(group),
+        )
+        if options.callback is not None or options.failure_callback is not None:
+            check_callbacks(self._egress, options.callback, options.failure_callback)
+        return options
+
+    def plan(
+        self,
+        destination: Destination,
+        group: UrlGroup | None,
+        options: PublishOptions,
+        body: bytes,
+        caller_ip: str,
+        queue: str | None,
+    ) -> "Plan":
+        """The messages to store, which have their ids already. Raises as `plan_publish`, and `InvalidRequest` for
+        lanes that live apart."""
+        store = self._stores.publishing
+        deduplication = None if options.deduplication is None else plan_deduplication(destination, options, body, queue)
+        lanes = plan_lanes(options, queue)
+        if isinstance(destination, UrlDestination):
+            message = plan_publish(
+                store.new_message_id(deduplication, lanes),
+                destination,
+                options,
+                body,
+                caller_ip,
+                limits=self.limits,
+                now_ms=self._clock.now_ms(),
+                deduplication=deduplication,
+                queue=queue,
+            )
+            return Plan((message,), is_fan_out=False)
+        assert group is not None
+        messages = plan_fan_out(
+            store.new_message_ids(len(group.endpoints), deduplication, lanes),
+            group,
+            options,
+            body,
+            caller_ip,
+            limits=self.limits,
+            now_ms=self._clock.now_ms(),
+            deduplication=deduplication,
+            queue=queue,
+        )
+        return Plan(messages, is_fan_out=True)
+
+    async def store(self, plan: "Plan") -> Published:
+        """Store the messages of one publish, all or none, unless they repeat an earlier one."""
+        store = self._stores.publishing
+        return await (store.fan_out(plan.messages) if plan.is_fan_out else store.publish(plan.messages[0]))
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """The messages of one publish."""
+
+    messages: Sequence[NewMessage]
+    is_fan_out: bool
+    """To a URL group, which is answered with an array whatever their number is."""
+
+    def answer(self, published: Published) -> bytes:
+        """The result, in JSON."""
+        if self.is_fan_out:
+            return (
+                duplicate_fan_out_result_body(published)
+                if published.is_duplicate
+                else fan_out_result_body(self.messages)
+            )
+        message_id = format_message_id(published.id)
+        if published.is_duplicate:
+            return duplicate_result_body(message_id)
+        return publish_result_body(message_id, self.messages[0].message.url)
+
+
 class Publish:
     """Answers `POST /v2/publish/<destination>`; see docs/protocol/messages.md.
 
     Nothing is stored unless everything before the store's call succeeded, and nothing is answered before that call
-    has returned. Raises what `api.errors` turns into an answer.
+    has returned.
     """
 
-    def __init__(self, settings: Settings, stores: Stores, authenticator: Authenticator, clock: Clock) -> None:
-        self._stores = stores
+    def __init__(self, settings: Settings, publisher: Publisher, authenticator: Authenticator) -> None:
+        self._publisher = publisher
         self._authenticator = authenticator
-        self._clock = clock
         self._caller = CallerAddress(settings.trusted_proxies)
-        self._egress = egress_of(settings)
         self._max_body_bytes = settings.max_message_bytes
-        self._limits = limits_of(settings)
 
-    async def __call__(self, head: Head, raw_destination: bytes, receive: Receive, send: Send) -> None:
+    async def __call__(self, head: Head, raw_rest: bytes, receive: Receive, send: Send) -> None:
+        await self.publish("publish", head, raw_rest, None, receive, send)
+
+    async def publish(
+        self, label: str, head: Head, raw_destination: bytes, raw_queue: bytes | None, receive: Receive, send: Send
+    ) -> None:
+        """Publish to the destination, or enqueue in the queue of that name, which is percent-encoded."""
         started_s = time.perf_counter()
         by_query = self._authenticator.check(head, publishes=True)
+        queue = None if raw_queue is None else check_name("queue", decode_segment(raw_queue.decode("latin-1")))
         parsed = parse_path_destination(raw_destination, head.query)
-        destination = parsed.destination
-        if isinstance(destination, UrlDestination) and destination.origin.address is not None:
-            self._egress.check_literal(destination.url)
-        options = parse_options(head.headers, parsed.config, self._limits, authorization_is_payload=by_query)
-        if options.callback is not None or options.failure_callback is not None:
-            check_callbacks(self._egress, options.callback, options.failure_callback)
+        destination, publisher = parsed.destination, self._publisher
+        group = await publisher.check_destination(destination)
+        options = publisher.parse_options(head.headers, parsed.config, group, authorization_is_payload=by_query)
         body = await read_body(receive, head, self._max_body_bytes)
-        store = self._stores.publishing
-        deduplication = None if options.deduplication is None else plan_deduplication(destination, options, body)
-        message = plan_publish(
-            store.new_message_id(deduplication),
-            destination,
-            options,
-            body,
-            self._caller.of(head),
-            limits=self._limits,
-            now_ms=self._clock.now_ms(),
-            deduplication=deduplication,
-        )
-        published = await store.publish(message)
+        plan = publisher.plan(destination, group, options, body, self._caller.of(head), queue)
+        published = await publisher.store(plan)
 
-        message_id = format_message_id(published.id)
-        if published.is_duplicate:
-            answer = duplicate_result_body(message_id)
-        else:
-            answer = publish_result_body(message_id, message.message.url)
+        answer = plan.answer(published)
         await send(
             {
                 "type": "http.response.start",
@@ -127,14 +251,30 @@ class Publish:
         )
         await send({"type": "http.response.body", "body": answer})
         duration_s = time.perf_counter() - started_s
-        (MESSAGES_DEDUPLICATED if published.is_duplicate else MESSAGES_PUBLISHED).inc()
-        REQUESTS.inc("publish", "2xx")
+        if published.is_duplicate:
+            MESSAGES_DEDUPLICATED.inc()
+        else:
+            MESSAGES_PUBLISHED.inc(len(plan.messages))
+        REQUESTS.inc(label, "2xx")
         PUBLISH_DURATION.observe(duration_s)
         emit(
             MESSAGE_DEDUPLICATED if published.is_duplicate else MESSAGE_PUBLISHED,
-            message_id=message_id,
-            lane=message.lane,
+            message_id=format_message_id(published.id),
+            lane=plan.messages[0].lane,
+            messages=len(plan.messages),
             body_bytes=len(body),
             duration_ms=round(duration_s * 1000, 3),
             request_id=head.request_id.decode(),
         )
+
+
+class Enqueue(Publish):
+    """Answers `POST /v2/enqueue/<queue>/<destination>` as a publish is; see docs/protocol/publish.md."""
+
+    async def __call__(self, head: Head, raw_rest: bytes, receive: Receive, send: Send) -> None:
+        raw_queue, _, raw_destination = raw_rest.partition(b"/")
+        await self.publish("enqueue", head, raw_destination, raw_queue, receive, send)
+
+
+def _lines_of(group: UrlGroup) -> HeaderLines:
+    return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in group.headers]

@@ -13,8 +13,7 @@ from starlette.types import Receive, Scope
 from qstash_clone.errors import BodyTooLarge, ClientGone, InvalidRequest
 
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
-_PUBLISH = b"/v2/publish"
-_PUBLISHING = re.compile(rb"/v2/(publish|enqueue|batch)(/|$)", re.IGNORECASE)
+_PUBLISHING = re.compile(rb"/v2/(?:(publish|enqueue)(?:/|\Z)|(batch)/?\Z)", re.IGNORECASE)
 _MAX_JSON_BYTES = 1024 * 1024
 _MAX_PARAMETERS = 1000
 
@@ -72,18 +71,12 @@ def read_head(scope: Scope, request_ids: RequestIds) -> Head:
     )
 
 
-def publish_destination(raw_path: bytes) -> bytes | None:
-    """What follows `/v2/publish/` in a raw path, undecoded; None for another path."""
+def publishing_target(raw_path: bytes) -> tuple[str, bytes] | None:
+    """`publish`, `enqueue` or `batch`, and what follows it in a raw path, undecoded; None for another path."""
     if raw_path.startswith(b"/v2/publish/"):
-        return raw_path[12:]
-    if raw_path[:11].lower() == _PUBLISH and raw_path[11:12] in (b"", b"/"):
-        return raw_path[12:]
-    return None
-
-
-def publishes(raw_path: bytes) -> bool:
-    """Whether this is the path of a publish, enqueue or batch."""
-    return _PUBLISHING.match(raw_path) is not None
+        return "publish", raw_path[12:]
+    match = _PUBLISHING.match(raw_path)
+    return None if match is None else ((match[1] or match[2]).lower().decode(), raw_path[match.end() :])
 
 
 async def read_body(receive: Receive, head: Head, limit_bytes: int) -> bytes:

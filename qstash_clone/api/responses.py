@@ -1,6 +1,7 @@
 """The JSON shapes that QStash's clients expect; what is unset is omitted, never null."""
 
 from base64 import b64encode
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -9,10 +10,18 @@ from starlette.responses import Response
 from qstash_clone.domain.header_names import header_map
 from qstash_clone.domain.lifecycle import LogEvent
 from qstash_clone.domain.log import LogEntry
-from qstash_clone.domain.message import AttemptRecord, DeadLetter, Headers, Message, SigningKeys, StoredMessage
+from qstash_clone.domain.message import (
+    AttemptRecord,
+    DeadLetter,
+    Headers,
+    Message,
+    NewMessage,
+    SigningKeys,
+    StoredMessage,
+)
 from qstash_clone.domain.redaction import shown_body, shown_headers
 from qstash_clone.ids import MessageId, format_message_id
-from qstash_clone.storage.interface import DeadLetterPage, DeduplicationRecord, LogPage, MessagePage
+from qstash_clone.storage.interface import DeadLetterPage, DeduplicationRecord, LogPage, MessagePage, Published
 
 JSON = b"application/json"
 
@@ -37,6 +46,22 @@ def publish_result_body(message_id: str, url: str) -> bytes:
 def duplicate_result_body(message_id: str) -> bytes:
     """The answer to a publish that repeats an earlier one, whose URL may have been another."""
     return b'{"messageId":"' + message_id.encode() + b'","deduplicated":true}'
+
+
+def fan_out_result_body(messages: Sequence[NewMessage]) -> bytes:
+    """The answer to a publish to a URL group: one result for each endpoint, in order."""
+    results = [publish_result_body(format_message_id(message.id), message.message.url) for message in messages]
+    return b"[" + b",".join(results) + b"]"
+
+
+def duplicate_fan_out_result_body(published: Published) -> bytes:
+    """The answer to a publish to a URL group that repeats an earlier publish: the results of that one."""
+    # Clients insist on a URL in every element, which is not known where a publish to a single URL is repeated.
+    originals = published.originals or ((published.id, ""),)
+    results = [
+        {"messageId": format_message_id(message_id), "deduplicated": True, "url": url} for message_id, url in originals
+    ]
+    return msgspec.json.encode(results)
 
 
 def message_fields(stored: StoredMessage) -> dict[str, Any]:

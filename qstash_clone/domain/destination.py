@@ -6,13 +6,13 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 
+from qstash_clone.domain.names import is_name
 from qstash_clone.domain.urls import Origin, has_http_scheme, origin_of
 from qstash_clone.errors import InvalidRequest
 
 Config: TypeAlias = tuple[tuple[bytes, bytes], ...]
 """Lines like those of a header: lower-case name, decoded value."""
 
-_GROUP_NAME = re.compile(r"[A-Za-z0-9._-]{1,256}")
 _MERGED_SLASHES = re.compile(rb"(https?:/)([^/].*)", re.IGNORECASE | re.DOTALL)
 _TOKEN_PARAMETER = b"qstash_token"
 _CONFIG_PREFIX = b"upstash-"
@@ -64,6 +64,12 @@ def parse_path_destination(rest: bytes, query: bytes) -> PathDestination:
     return PathDestination(_parse_destination(rest, query), config, token)
 
 
+def parse_batch_destination(text: str) -> Destination:
+    """The destination of a batch's item: a query in it is the destination's own. Raises as
+    `parse_path_destination`."""
+    return _url_destination(text) if has_http_scheme(text) else _parse_decoded(text.encode("utf-8", "replace"), b"")
+
+
 def _parse_destination(rest: bytes, query: bytes) -> Destination:
     text = rest.decode("utf-8", "replace")
     if has_http_scheme(text):
@@ -71,6 +77,10 @@ def _parse_destination(rest: bytes, query: bytes) -> Destination:
     merged = _MERGED_SLASHES.fullmatch(rest)
     if merged is not None:
         return _parse_destination(merged[1] + b"/" + merged[2], query)
+    return _parse_decoded(rest, query)
+
+
+def _parse_decoded(rest: bytes, query: bytes) -> Destination:
     text = _decode(unquote_to_bytes(rest))
     if has_http_scheme(text):
         return _url_destination(_append_query(text, _decode(query)))
@@ -78,7 +88,7 @@ def _parse_destination(rest: bytes, query: bytes) -> Destination:
         return LlmDestination()
     if not text:
         raise InvalidRequest("a non-empty destination must be provided")
-    if _GROUP_NAME.fullmatch(text) is not None:
+    if is_name(text):
         return GroupDestination(text)
     return _url_destination(text)
 

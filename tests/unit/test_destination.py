@@ -11,6 +11,7 @@ from qstash_clone.domain.destination import (
     LlmDestination,
     PathDestination,
     UrlDestination,
+    parse_batch_destination,
     parse_path_destination,
 )
 from qstash_clone.errors import InvalidRequest
@@ -201,3 +202,43 @@ def test_raw_and_encoded_forms_name_the_same_url(path: str, query: str) -> None:
 def test_any_bytes_are_parsed_or_refused(rest: bytes, query: bytes) -> None:
     with contextlib.suppress(InvalidRequest):
         parse_path_destination(rest, query)
+
+
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        (
+            "https://e.com/p?a=1&upstash-retries=3&qstash_token=T",
+            "https://e.com/p?a=1&upstash-retries=3&qstash_token=T",
+        ),
+        ("https://e.com/a%2Fb%20c", "https://e.com/a%2Fb%20c"),
+        ("https%3A%2F%2Fe.com%2Fp%3Fq%3D1", "https://e.com/p?q=1"),
+        ("HTTP://e.com", "HTTP://e.com"),
+    ],
+)
+def test_url_of_a_batch_item_is_taken_as_it_is(text: str, url: str) -> None:
+    assert url_of(parse_batch_destination(text)) == url
+
+
+def test_other_destinations_of_a_batch_item() -> None:
+    assert parse_batch_destination("my-group") == GroupDestination("my-group")
+    assert parse_batch_destination("my%2Dgroup") == GroupDestination("my-group")
+    assert parse_batch_destination("api/llm") == LlmDestination()
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("", "a non-empty destination must be provided"),
+        ("e.com/p", "invalid destination url: endpoint has invalid scheme, add http:// or https://"),
+        ("https:/e.com/p", "invalid destination url: endpoint has invalid scheme, add http:// or https://"),
+        ("my-group?a=1", "invalid destination url: endpoint has invalid scheme, add http:// or https://"),
+        ("https://", "invalid destination url: the host is empty"),
+        ("https://e.com/\xe9", 'invalid destination url: the character "\xe9" must be percent-encoded'),
+        ("\ud800", "invalid destination url: endpoint has invalid scheme, add http:// or https://"),
+    ],
+)
+def test_what_is_no_destination_of_a_batch_item_is_refused(text: str, error: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parse_batch_destination(text)
+    assert str(caught.value) == error

@@ -1,0 +1,192 @@
+"""Batch: many publishes in one request, from its JSON array to one answer for each item."""
+
+import asyncio
+import time
+from typing import Final
+
+import msgspec
+from starlette.types import Receive, Send
+
+from qstash_clone.api.auth import Authenticator, CallerAddress
+from qstash_clone.api.errors import error_body
+from qstash_clone.api.hot_path import Plan, Publisher
+from qstash_clone.api.requests import Head, read_body
+from qstash_clone.api.responses import JSON
+from qstash_clone.domain.batch import BatchItem, body_bytes, header_lines, parse_batch
+from qstash_clone.domain.destination import Destination, GroupDestination, parse_batch_destination
+from qstash_clone.domain.header_values import HeaderLines
+from qstash_clone.domain.headers import PublishOptions
+from qstash_clone.domain.names import check_name
+from qstash_clone.domain.url_groups import UrlGroup
+from qstash_clone.errors import CallerError
+from qstash_clone.observability import (
+    BATCH_PUBLISHED,
+    MESSAGES_DEDUPLICATED,
+    MESSAGES_PUBLISHED,
+    PUBLISH_DURATION,
+    REQUESTS,
+    emit,
+)
+from qstash_clone.settings import Settings
+from qstash_clone.storage.interface import Published
+
+_TOGETHER: Final = 100
+"""Publishes under way at once: as many as travel in one call of the store, so that others get their turn between."""
+_BYTES_TOGETHER: Final = 4 * 1024 * 1024
+
+
+class Batch:
+    """Answers `POST /v2/batch`; see docs/protocol/batch.md.
+
+    Bad items get an error in their place of the answer, while the others are stored. A store that fails ends the
+    whole request: nobody could tell an answer with gaps from a complete one without looking at every element.
+    """
+
+    def __init__(self, settings: Settings, publisher: Publisher, authenticator: Authenticator) -> None:
+        self._publisher = publisher
+        self._authenticator = authenticator
+        self._caller = CallerAddress(settings.trusted_proxies)
+        self._max_bytes = settings.max_batch_bytes
+        self._max_items = settings.max_batch_items
+        self._item_limits = ItemLimits(
+            headers=settings.max_headers,
+            header_bytes=settings.max_header_bytes,
+            body_bytes=settings.max_message_bytes,
+        )
+
+    async def __call__(self, head: Head, raw_rest: bytes, receive: Receive, send: Send) -> None:
+        started_s = time.perf_counter()
+        self._authenticator.check(head, publishes=True)
+        body = await read_body(receive, head, self._max_bytes)
+        run = _Run(self._publisher, self._item_limits, self._caller.of(head))
+        items = parse_batch(body, self._max_items)
+        try:
+            for item in items:
+                await run.add(item)
+            await run.flush()
+        finally:
+            MESSAGES_PUBLISHED.inc(run.stored)
+            MESSAGES_DEDUPLICATED.inc(run.duplicates)
+        answer = b"[" + b",".join(run.results) + b"]"
+        await send(
+            {
+                "type": "http.response.start",
+                "status": 200,
+                "headers": [
+                    (b"content-type", JSON),
+                    (b"content-length", b"%d" % len(answer)),
+                    (b"x-request-id", head.request_id),
+                ],
+            }
+        )
+        await send({"type": "http.response.body", "body": answer})
+        duration_s = time.perf_counter() - started_s
+        REQUESTS.inc("batch", "2xx")
+        PUBLISH_DURATION.observe(duration_s)
+        emit(
+            BATCH_PUBLISHED,
+            items=len(items),
+            messages=run.stored,
+            duplicates=run.duplicates,
+            refused=run.refused,
+            body_bytes=len(body),
+            duration_ms=round(duration_s * 1000, 3),
+            request_id=head.request_id.decode(),
+        )
+
+
+class ItemLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a single publish is held to before it reaches its endpoint, held against each item."""
+
+    headers: int
+    header_bytes: int
+    body_bytes: int
+
+
+class _Run:
+    """Plans items in order and stores them in order, some at a time."""
+
+    def __init__(self, publisher: Publisher, limits: ItemLimits, caller_ip: str) -> None:
+        self._publisher = publisher
+        self._limits = limits
+        self._caller_ip = caller_ip
+        self._groups: dict[str, UrlGroup | CallerError] = {}
+        self._last_options: tuple[HeaderLines, UrlGroup | None, PublishOptions] | None = None
+        self._plans: list[tuple[int, Plan]] = []
+        """Not stored yet, with the places of their results."""
+        self._planned_bytes = 0
+        self.results: list[bytes] = []
+        self.stored = 0
+        self.duplicates = 0
+        self.refused = 0
+
+    async def add(self, item: "BatchItem | CallerError") -> None:
+        """Plan one item, and store what was planned if it is enough. Raises as the store."""
+        try:
+            plan = await self._plan(item)
+        except CallerError as error:
+            self.refused += 1
+            self.results.append(error_body(str(error)))
+            return
+        self._plans.append((len(self.results), plan))
+        self.results.append(b"")
+        self._planned_bytes += len(plan.messages[0].body)
+        if len(self._plans) >= _TOGETHER or self._planned_bytes >= _BYTES_TOGETHER:
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Store what was planned, and fill in the results. Raises the first failure of the store once all ended."""
+        plans, self._plans, self._planned_bytes = self._plans, [], 0
+        # Tasks start in the order of their creation, and each is in the store's line when it waits for the first time.
+        outcomes = await asyncio.gather(*[self._publisher.store(plan) for _, plan in plans], return_exceptions=True)
+        failure = None
+        for (place, plan), outcome in zip(plans, outcomes, strict=True):
+            if isinstance(outcome, Published):
+                self.results[place] = plan.answer(outcome)
+                if outcome.is_duplicate:
+                    self.duplicates += 1
+                else:
+                    self.stored += len(plan.messages)
+            elif isinstance(outcome, CallerError):
+                self.refused += 1
+                self.results[place] = error_body(str(outcome))
+            elif failure is None:
+                failure = outcome
+        if failure is not None:
+            raise failure
+
+    async def _plan(self, item: "BatchItem | CallerError") -> Plan:
+        if isinstance(item, CallerError):
+            raise item
+        destination = parse_batch_destination(item.destination or "")
+        queue = check_name("queue", item.queue) if item.queue else None
+        group = await self._check_destination(destination)
+        lines = header_lines(item, max_headers=self._limits.headers, max_bytes=self._limits.header_bytes)
+        options = self._options(lines, group)
+        body = body_bytes(item, self._limits.body_bytes)
+        return self._publisher.plan(destination, group, options, body, self._caller_ip, queue)
+
+    async def _check_destination(self, destination: Destination) -> UrlGroup | None:
+        """As that of the publisher, which reads each group once for the whole batch."""
+        if not isinstance(destination, GroupDestination):
+            return await self._publisher.check_destination(destination)
+        found = self._groups.get(destination.name)
+        if found is None:
+            try:
+                found = await self._publisher.check_destination(destination)
+            except CallerError as error:
+                found = error
+            assert found is not None
+            self._groups[destination.name] = found
+        if isinstance(found, CallerError):
+            raise found
+        return found
+
+    def _options(self, lines: HeaderLines, group: UrlGroup | None) -> PublishOptions:
+        """Those of the item before, if it had the same headers: most batches are made of items that look alike."""
+        last = self._last_options
+        if last is not None and last[0] == lines and last[1] is group:
+            return last[2]
+        options = self._publisher.parse_options(lines, (), group, authorization_is_payload=True)
+        self._last_options = (lines, group, options)
+        return options
