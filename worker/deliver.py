@@ -1,6 +1,7 @@
 """Takes one claim through one HTTP exchange to its settlement; each in a task of its own."""
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Callable
 
@@ -97,6 +98,9 @@ class Deliverer:
             await self._renew(delivery)
         body = await self._whole_body(delivery)
         redis_clock = self._redis_clocks[claim.partition]
+        if claim.start_by_ms and redis_clock.now_ms() >= claim.start_by_ms:
+            await self._hand_back(claim)
+            return
         telemetry.attempt_begins(claim, redis_clock.message_now_ms())
         result = await self._exchange(delivery, body)
         settlement = decide(claim, result, self._policy, redis_clock.now_ms(), kept=self._kept)
@@ -109,6 +113,13 @@ class Deliverer:
         telemetry.attempt_settled(settlement, result, settled)
         if settlement.kind is SettlementKind.RETRY:
             self._on_retry(claim.partition, settlement.delay_ms)
+
+    async def _hand_back(self, claim: Claim) -> None:
+        """The attempt is counted in a rate window that is over, and the next one may be full already. Should handing it
+        back fail, the message comes back when its lease is over."""
+        telemetry.window_missed(claim)
+        with contextlib.suppress(StorageError):
+            await self._store.release([claim])
 
     async def _quarantine(self, delivery: Delivery) -> None:
         """If this worker dies here as well, the next one that claims the message comes here again; after as many tries

@@ -4,3 +4,4 @@ from typing import Final
 
 DELIVERY_CRASHED: Final = "delivery.crashed"
 ATTEMPTS_RELEASED: Final = "attempts.released"
+WINDOW_MISSED: Final = "window.missed"

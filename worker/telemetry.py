@@ -22,7 +22,7 @@ from qstash_clone.observability import (
     is_enabled,
 )
 from qstash_clone.storage.interface import SettleResult
-from worker.events import DELIVERY_CRASHED
+from worker.events import DELIVERY_CRASHED, WINDOW_MISSED
 
 
 def attempt_begins(claim: Claim, now_ms: int) -> None:
@@ -31,6 +31,11 @@ def attempt_begins(claim: Claim, now_ms: int) -> None:
         REDELIVERIES.inc()
     else:
         DELIVERY_LATENESS.observe((now_ms - claim.due_ms) / 1000)
+
+
+def window_missed(claim: Claim) -> None:
+    """The rate window in which an attempt was counted ended before the attempt could begin; it was handed back."""
+    emit(WINDOW_MISSED, level=logging.DEBUG, **_facts_of(claim))
 
 
 def attempt_settled(settlement: Settlement, result: AttemptResult, settled: SettleResult) -> None:

@@ -125,6 +125,7 @@ class Rig:
         delay_ms: int = 0,
         retry_delay: str | None = None,
         extras: Extras | None = None,
+        lane: str | None = None,
     ) -> MessageId:
         """A stored message."""
         message_id = self.real_store.publishing.new_message_id()
@@ -139,7 +140,7 @@ class Rig:
                     extras=extras,
                 ),
                 body=body,
-                lane="h:" + url.split("/")[2],
+                lane=lane or "h:" + url.split("/")[2],
                 delay_ms=delay_ms,
             )
         )

@@ -7,7 +7,7 @@ import jwt
 import pytest
 
 from qstash_clone.domain.delivery import OutgoingRequest
-from qstash_clone.domain.message import State
+from qstash_clone.domain.message import Extras, FlowControl, State
 from qstash_clone.domain.outcome import AttemptResult
 from qstash_clone.observability import ATTEMPTS, LEASES_LOST
 from tests.conftest import CURRENT_KEY
@@ -186,3 +186,28 @@ async def test_an_expired_lease_that_cannot_be_renewed_is_left(rig: Rig) -> None
     rig.worker.deliverer.start(batch.claims[0], CURRENT_KEY, rig.clock.monotonic_ms())
     await rig.idle()
     assert rig.transport.requests == []
+
+
+async def test_an_attempt_does_not_begin_after_the_rate_window_that_counts_it(rig: Rig) -> None:
+    limits = Extras(flow_control=FlowControl(key="key", rate=1, period_s=1))
+    message_id = await rig.publish(lane="f:key", extras=limits)
+    await rig.claims.step()
+    rig.clock.advance(1_001)
+    await rig.idle()
+    assert rig.transport.requests == []
+    assert await rig.state(message_id) is State.QUEUED
+    await rig.claims.step()
+    await rig.idle()
+    assert rig.transport.requests == [], "the window is still open by Redis's clock, and used up"
+    assert await rig.state(message_id) is State.QUEUED
+
+
+async def test_what_cannot_be_handed_back_is_left_to_its_lease(rig: Rig) -> None:
+    limits = Extras(flow_control=FlowControl(key="key", rate=1, period_s=1))
+    message_id = await rig.publish(lane="f:key", extras=limits)
+    await rig.claims.step()
+    rig.clock.advance(1_001)
+    rig.store.fail_before("release")
+    await rig.idle()
+    assert rig.transport.requests == []
+    assert await rig.state(message_id) is State.ACTIVE
