@@ -57,7 +57,7 @@ _GROUP_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 100)
 
 ROUTES: Final = (
     "publish", "enqueue", "batch", "messages", "dlq", "log", "deduplication", "preview", "keys", "livez", "readyz",
-    "metrics", "unsupported", "unmatched", "protocol",
+    "metrics", "dev", "unsupported", "unmatched", "protocol",
 )  # fmt: skip
 """The values of the label `route`; `protocol` counts requests refused before they reached a route."""
 

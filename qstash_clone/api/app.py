@@ -17,6 +17,7 @@ from qstash_clone.api.hot_path import Enqueue, Publish, Publisher, PublishingEnd
 from qstash_clone.api.requests import Head, RequestIds, publishing_target, read_head
 from qstash_clone.api.responses import JSON
 from qstash_clone.api.routes.deduplication import DeduplicationRoutes
+from qstash_clone.api.routes.dev import DevRoutes
 from qstash_clone.api.routes.dlq import DeadLetterRoutes
 from qstash_clone.api.routes.health import HealthRoutes
 from qstash_clone.api.routes.keys import KeyRoutes
@@ -45,7 +46,16 @@ def route_table(settings: Settings, stores: Stores, clock: Clock) -> list[Row]:
     messages, dlq = MessageRoutes(settings, stores), DeadLetterRoutes(settings, stores)
     logs, deduplication, preview = LogRoutes(stores), DeduplicationRoutes(stores), PreviewRoutes(settings, clock)
     keys, health = KeyRoutes(stores), HealthRoutes(settings, stores)
+    dev = DevRoutes(stores)
     return [
+        *(
+            [
+                Row("GET", "/dev/clock", dev.clock, "dev"),
+                Row("POST", "/dev/clock", dev.move_clock, "dev"),
+            ]
+            if settings.dev
+            else []
+        ),
         Row("GET", "/livez", health.livez, "livez"),
         Row("GET", "/readyz", health.readyz, "readyz"),
         Row("GET", "/metrics", health.metrics, "metrics"),
@@ -121,6 +131,7 @@ class Api:
     def __init__(self, settings: Settings, stores: Stores, clock: Clock) -> None:
         self._request_ids = RequestIds()
         self._authenticator = Authenticator(settings)
+        self._is_dev = settings.dev
         self._burst = BurstLimit(settings.management_burst_limit, clock)
         publisher = Publisher(settings, stores, clock)
         self._publishing: dict[str, PublishingEndpoint] = {
@@ -153,7 +164,9 @@ class Api:
         label = "unmatched"
         try:
             path = head.raw_path.decode("latin-1")
-            if path[:4].lower() == "/v2/":
+            if self._is_dev and path[:5].lower() == "/dev/":
+                self._authenticator.check(head, publishes=False)
+            elif path[:4].lower() == "/v2/":
                 self._authenticator.check(head, publishes=False)
                 answer.headers += self._burst.take()
             # Routing sees the raw path: decoded, `%2F` would be a slash.

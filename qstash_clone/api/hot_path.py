@@ -45,7 +45,7 @@ from qstash_clone.observability import (
 )
 from qstash_clone.settings import Settings
 from qstash_clone.storage.interface import AdminStore, Published, PublishStore
-from qstash_clone.storage.resources import UrlGroupStore
+from qstash_clone.storage.resources import UrlGroupStore, VirtualClockStore
 
 _CONTENT_TYPE = (b"content-type", JSON)
 
@@ -61,6 +61,9 @@ class Stores(Protocol):
 
     @property
     def url_groups(self) -> UrlGroupStore: ...
+
+    @property
+    def virtual_clock(self) -> VirtualClockStore: ...
 
 
 def limits_of(settings: Settings) -> Limits:

@@ -9,6 +9,7 @@ from qstash_clone.errors import ConfigurationError, StorageUnavailable, StoreInc
 from qstash_clone.observability import STORE_OPENED, STORE_RECOVERED, STORE_UNAVAILABLE, emit
 from qstash_clone.settings import Settings
 from qstash_clone.storage.interface import AdminStore, PublishStore
+from qstash_clone.storage.resources import VirtualClockStore
 from qstash_clone.storage.store import Store
 
 _FIRST_PAUSE_MS = 100
@@ -31,6 +32,10 @@ class StoreHandle:
     @property
     def admin(self) -> AdminStore:
         return self._opened().admin
+
+    @property
+    def virtual_clock(self) -> VirtualClockStore:
+        return self._opened().virtual_clock
 
     def _opened(self) -> Store:
         if self._store is None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qstash_clone.ids import MessageId, MessageIdGenerator
-from qstash_clone.storage.commands import RedisCommands
+from qstash_clone.storage.commands import Argument, RedisCommands
 from qstash_clone.storage.keys import PartitionKeys
 from qstash_clone.storage.partitions import partition_of
 from qstash_clone.storage.scripts import ScriptRunner
@@ -38,6 +38,17 @@ class StoreAccess:
         return self.keys[self.partition_of(message_id)]
 
 
-def store_time_ms(time: Sequence[int], offset: bytes | None) -> int:
-    """The store's clock, from the replies to `TIME` and to `HGET <meta> off`."""
-    return time[0] * 1000 + time[1] // 1000 + int(offset or 0)
+def ask_time(keys: PartitionKeys) -> list[Sequence[Argument]]:
+    """Two commands that ask a partition for the time of messages; their replies are for `store_time_ms`."""
+    return [("TIME",), ("HMGET", keys.meta, "off", "fz")]
+
+
+def store_time_ms(time: Sequence[int], moves: Sequence[bytes | None]) -> int:
+    """The time of messages, from the replies to `ask_time`: Redis's own, unless somebody has moved or stopped it."""
+    offset, frozen = moves
+    return time[0] * 1000 + time[1] // 1000 + int(offset or 0) if frozen is None else int(frozen)
+
+
+def is_stopped(moves: Sequence[bytes | None]) -> bool:
+    """Whether that time stands still."""
+    return moves[1] is not None

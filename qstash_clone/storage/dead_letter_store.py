@@ -38,7 +38,7 @@ class DeadLetterStore:
     ) -> DeadLetterPage:
         walk = StreamWalk(
             self._access.commands,
-            [(partition, keys.dlq) for partition, keys in enumerate(self._access.keys)],
+            [(partition, keys.dlq, keys) for partition, keys in enumerate(self._access.keys)],
             self._access.partitions,
             newest_first=newest_first,
             after=parse_cursor(cursor),

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from qstash_clone.ids import MessageId
+from qstash_clone.storage.access import ask_time, store_time_ms
 from qstash_clone.storage.codec import STORAGE_VERSION, decode_deduplication
 from qstash_clone.storage.commands import RedisCommands
 from qstash_clone.storage.interface import DeduplicationRecord
@@ -25,14 +26,11 @@ class DeduplicationStore:
     async def get(self, digest: bytes) -> DeduplicationRecord | None:
         """The record; None if there is none, or its window is over."""
         keys = self._keys_of(digest)
-        record, time, offset = await self._commands.ask_all(
-            [("GET", keys.deduplication(digest)), ("TIME",), ("HGET", keys.meta, "off")]
-        )
+        record, *times = await self._commands.ask_all([("GET", keys.deduplication(digest)), *ask_time(keys)])
         if record is None:
             return None
         found = decode_deduplication(record)
-        now_ms = time[0] * 1000 + time[1] // 1000 + int(offset or 0)
-        return found if found.expires_ms > now_ms else None
+        return found if found.expires_ms > store_time_ms(*times) else None
 
     async def clear(self, digest: bytes) -> bool:
         """Forget the record, so that the next publish is stored; returns whether there was one."""

@@ -24,9 +24,10 @@ class PartitionKeys:
         """hash, for ever: what the partition is.
 
         `v` storage version, `cap` deliveries at once of all live workers (this
-        partition's share), `ck` and `nk` signing keys, `kr` their revision, `off` ms added to Redis's clock (tests),
+        partition's share), `ck` and `nk` signing keys, `kr` their revision, `off` ms added to Redis's clock, `fz` ms at
+        which it stands still, `mr` and `mi` revision and name of the last move of that clock,
         `fb` bytes of finished records that the log still refers to. Written by initialise, heartbeat, leave,
-        rotate_keys; `fb` by settle, claim, cancel, delete_dead_letter, retry_dead_letter, expire.
+        rotate_keys, move_clock; `fb` by settle, claim, cancel, delete_dead_letter, retry_dead_letter, expire.
         """
         self.ready = self.prefix + b"ready"
         """stream, for ever: admitted messages, field `i` = id; the pending list of its group holds the leases.

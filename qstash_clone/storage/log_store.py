@@ -45,7 +45,7 @@ class LogStore:
                 to_ms = max(ends) if to_ms is None else min(to_ms, max(ends))
         walk = StreamWalk(
             self._access.commands,
-            [(partition, self._access.keys[partition].log) for partition in partitions],
+            [(partition, keys.log, keys) for partition in partitions for keys in [self._access.keys[partition]]],
             self._access.partitions,
             newest_first=newest_first,
             after=after,

@@ -6,7 +6,7 @@ from typing import Final
 
 from qstash_clone.domain.message import State, StoredMessage
 from qstash_clone.ids import MessageId
-from qstash_clone.storage.access import StoreAccess, store_time_ms
+from qstash_clone.storage.access import StoreAccess, ask_time, store_time_ms
 from qstash_clone.storage.codec import STORAGE_VERSION, decode_record
 from qstash_clone.storage.interface import CancelResult, Whereabouts
 from qstash_clone.storage.publish_store import member_error
@@ -25,10 +25,8 @@ class MessageStore:
 
     async def get_message(self, message_id: MessageId) -> StoredMessage | None:
         keys = self._access.keys_of(message_id)
-        record, time, offset = await self._access.commands.ask_all(
-            [("GET", keys.message(message_id)), ("TIME",), ("HGET", keys.meta, "off")]
-        )
-        return None if record is None else self._shown(message_id, record, store_time_ms(time, offset))
+        record, *times = await self._access.commands.ask_all([("GET", keys.message(message_id)), *ask_time(keys)])
+        return None if record is None else self._shown(message_id, record, store_time_ms(*times))
 
     def _shown(self, message_id: MessageId, record: bytes, now_ms: int) -> StoredMessage | None:
         """The message, unless it is to be known from the log alone."""

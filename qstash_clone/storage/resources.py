@@ -13,6 +13,7 @@ from qstash_clone.domain.limited_lanes import FlowControlKey, Queue
 from qstash_clone.domain.message import State
 from qstash_clone.domain.schedules import Firing, Schedule, StoredSchedule
 from qstash_clone.domain.url_groups import UrlGroup
+from qstash_clone.domain.virtual_clock import ClockMove, VirtualClock
 from qstash_clone.ids import MessageId
 
 
@@ -156,4 +157,14 @@ class FiringStore(Protocol):
 
     async def postpone(self, stored: StoredSchedule, delay_ms: int) -> None:
         """Look at a due schedule again later, because it cannot be fired now; its instant is kept."""
+        ...
+
+
+class VirtualClockStore(Protocol):
+    """The clock that delays, retries, schedules, windows and retention go by; served by `dev` only."""
+
+    async def read_clock(self) -> VirtualClock: ...
+
+    async def move_clock(self, move: ClockMove) -> VirtualClock:
+        """The clock after the move, which workers follow at once. Raises `InvalidRequest` for a move back."""
         ...

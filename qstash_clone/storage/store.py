@@ -18,6 +18,7 @@ from qstash_clone.storage.keys import CONSUMER_GROUP, PartitionKeys, store_key
 from qstash_clone.storage.publish_store import RedisPublishStore
 from qstash_clone.storage.scripts import REPLAY_WINDOW_MS, Script, ScriptRunner
 from qstash_clone.storage.signing_key_store import new_signing_key
+from qstash_clone.storage.virtual_clock_store import RedisVirtualClockStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +28,7 @@ class Store:
     publishing: RedisPublishStore
     delivery: RedisDeliveryStore
     admin: RedisAdminStore
+    virtual_clock: RedisVirtualClockStore
     engine: EngineFacts
     commands: RedisCommands
 
@@ -85,6 +87,7 @@ async def open_store(settings: Settings, *, client_name: str = "qstash-clone") -
                 is_logged=settings.message_log,
                 finished_retention_ms=finished_retention_ms,
             ),
+            virtual_clock=RedisVirtualClockStore(commands, runner, keys),
             engine=engine,
             commands=commands,
         )

@@ -7,7 +7,9 @@ from typing import Any, Final
 
 import msgspec
 
+from qstash_clone.storage.access import ask_time, is_stopped, store_time_ms
 from qstash_clone.storage.commands import Argument, RedisCommands
+from qstash_clone.storage.keys import PartitionKeys
 from qstash_clone.storage.places import Place, bounds_behind
 
 _SETTLE_S: Final = 0.002
@@ -28,7 +30,7 @@ class StreamWalk:
     def __init__(
         self,
         commands: RedisCommands,
-        streams: Sequence[tuple[int, bytes]],
+        streams: Sequence[tuple[int, bytes, PartitionKeys]],
         partitions: int,
         *,
         newest_first: bool,
@@ -36,8 +38,9 @@ class StreamWalk:
         from_ms: int | None = None,
         to_ms: int | None = None,
     ) -> None:
-        """`streams` are the partitions to walk through and their keys; `after` is the last place of an earlier walk in
-        this order, `from_ms` and `to_ms` the times of the oldest and newest entries wanted."""
+        """`streams` are the partitions to walk through, with the stream's key in each and its other keys; `after` is
+        the last place of an earlier walk in this order, `from_ms` and `to_ms` the times of the oldest and newest
+        entries wanted."""
         self._commands = commands
         self._partitions = partitions
         self._newest_first = newest_first
@@ -45,9 +48,10 @@ class StreamWalk:
             _Source(
                 partition,
                 key,
+                keys,
                 *_range(after, partition, partitions, newest_first=newest_first, from_ms=from_ms, to_ms=to_ms),
             )
-            for partition, key in streams
+            for partition, key, keys in streams
         ]
         self._has_looked_again = False
 
@@ -70,15 +74,15 @@ class StreamWalk:
         commands: list[Sequence[Argument]] = []
         for source in sources:
             # The time first: what is appended after it has this time or a later one.
-            commands += [("TIME",), (verb, source.key, source.start, source.end, "COUNT", count)]
+            commands += [*ask_time(source.keys), (verb, source.key, source.start, source.end, "COUNT", count)]
         replies = await self._commands.ask_all(commands)
         for at, source in enumerate(sources):
-            time, entries = replies[2 * at : 2 * at + 2]
+            time, moves, entries = replies[3 * at : 3 * at + 3]
             source.take(entries, self._partitions)
             source.is_at_end = len(entries) < count
-            source.grows_from_ms = max(
-                time[0] * 1000 + time[1] // 1000, source.found[-1].place.ms if source.found else 0
-            )
+            # While the clock stands still, its millisecond never ends, and waiting for that would show nothing.
+            now_ms = store_time_ms(time, moves) + is_stopped(moves)
+            source.grows_from_ms = max(now_ms, source.found[-1].place.ms if source.found else 0)
 
     def _merge(self) -> list[StreamEntry]:
         """What is next for certain: up to where more of a partition has to be read first."""
@@ -107,9 +111,10 @@ class StreamWalk:
 class _Source:
     """One partition's stream, and what was read of it and not handed out yet."""
 
-    def __init__(self, partition: int, key: bytes, start: str, end: str) -> None:
+    def __init__(self, partition: int, key: bytes, keys: PartitionKeys, start: str, end: str) -> None:
         self.partition = partition
         self.key = key
+        self.keys = keys
         self.start = start
         self.end = end
         self.found: deque[StreamEntry] = deque()
