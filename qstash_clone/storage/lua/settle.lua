@@ -150,5 +150,5 @@ while at <= #ARGV do
 end
 count_finished(partition, meta)
 end_of_storing(partition)
-admit(partition, #reply + 8)
+admit(partition, 2 * #reply + 8)
 return reply
