@@ -8,11 +8,13 @@ import msgspec
 from starlette.responses import Response
 
 from qstash_clone.domain.header_names import header_map
+from qstash_clone.domain.lanes import parse_route
 from qstash_clone.domain.lifecycle import LogEvent
 from qstash_clone.domain.log import LogEntry
 from qstash_clone.domain.message import (
     AttemptRecord,
     DeadLetter,
+    Extras,
     Headers,
     Message,
     NewMessage,
@@ -80,7 +82,9 @@ def message_fields(stored: StoredMessage) -> dict[str, Any]:
     _add_callbacks(fields, message, "callbackHeader", "failureCallbackHeader")
     if message.retry_delay_expression is not None:
         fields["retryDelayExpression"] = message.retry_delay_expression
-    _add_attribution(fields, message)
+    _add_attribution(fields, stored)
+    if "topicName" in fields:
+        fields["urlGroup"] = fields["topicName"]
     return fields
 
 
@@ -137,7 +141,7 @@ def log_entry_fields(entry: LogEntry, trim_body_bytes: int | None) -> dict[str, 
     if message.retry_delay_expression is not None:
         fields["retryDelayExpr"] = message.retry_delay_expression
         fields["retryDelayExpression"] = message.retry_delay_expression
-    _add_attribution(fields, message)
+    _add_attribution(fields, stored)
     return fields
 
 
@@ -184,13 +188,34 @@ def _add_callbacks(fields: dict[str, Any], message: Message, header: str, failur
                 fields[header_name] = _shown_header_map(message, spec.headers)
 
 
-def _add_attribution(fields: dict[str, Any], message: Message) -> None:
+def _add_attribution(fields: dict[str, Any], stored: StoredMessage) -> None:
+    message = stored.message
+    if message.extras is not None:
+        _add_origin(fields, message.extras)
+    queue = parse_route(stored.lane).queue
+    if queue is not None:
+        fields["queueName"] = queue
     if message.labels:
         fields["label"] = message.labels[0]
         fields["labels"] = message.labels
     if message.caller_ip:
         fields["callerIP"] = message.caller_ip
         fields["callerIp"] = message.caller_ip
+
+
+def _add_origin(fields: dict[str, Any], extras: Extras) -> None:
+    given: dict[str, str | int | None] = {
+        "topicName": extras.url_group,
+        "endpointName": extras.endpoint_name,
+        "scheduleId": extras.schedule_id,
+    }
+    control = extras.flow_control
+    if control is not None:
+        given["flowControlKey"] = control.key
+        given["parallelism"] = control.parallelism
+        given["rate"] = control.rate
+        given["period"] = control.period_s
+    fields.update({name: value for name, value in given.items() if value is not None})
 
 
 def _add_attempt(fields: dict[str, Any], attempt: AttemptRecord, trim_body_bytes: int | None) -> None:

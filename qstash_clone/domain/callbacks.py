@@ -65,6 +65,7 @@ def _report(claim: Claim, body: bytes, result: AttemptResult) -> bytes:
             "retried": claim.retried,
             "maxRetries": source.max_retries,
             "sourceMessageId": format_message_id(claim.id),
+            **_origin(source.extras or Extras()),
             "url": source.url,
             "method": source.method,
             "sourceHeader": header_map(source.headers),
@@ -74,6 +75,12 @@ def _report(claim: Claim, body: bytes, result: AttemptResult) -> bytes:
             "callerIP": source.caller_ip,
         }
     )
+
+
+def _origin(extras: Extras) -> dict[str, str]:
+    """What the source comes from besides a publisher, as far as there is such a thing."""
+    names = {"topicName": extras.url_group, "endpointName": extras.endpoint_name, "scheduleId": extras.schedule_id}
+    return {name: value for name, value in names.items() if value is not None}
 
 
 def _plan(message_id: MessageId, spec: CallbackSpec, claim: Claim, body: bytes) -> NewMessage:

@@ -42,6 +42,12 @@ def build_request(claim: Claim, body: bytes, signature: str, region: str | None 
     headers.append(("Upstash-Message-Id", format_message_id(claim.id)))
     headers.append(("Upstash-Retried", str(claim.retried)))
     headers.append(("Upstash-Caller-Ip", message.caller_ip))
+    extras = message.extras
+    if extras is not None:
+        if extras.schedule_id is not None:
+            headers.append(("Upstash-Schedule-Id", extras.schedule_id))
+        if extras.url_group is not None:
+            headers.append(("Upstash-Topic-Name", extras.url_group))
     if region is not None:
         headers.append(("Upstash-Region", region))
     return OutgoingRequest(message.method, message.url, tuple(headers), body)

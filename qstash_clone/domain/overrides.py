@@ -1,5 +1,7 @@
 """Other options for a message that is published again; see docs/protocol/dead-letters.md."""
 
+import msgspec
+
 from qstash_clone.domain.header_values import HeaderLines
 from qstash_clone.domain.headers import parse_options
 from qstash_clone.domain.limits import Limits
@@ -33,11 +35,12 @@ def override(
     lines = [line for line in headers if line[0] != _CONTENT_TYPE]
     options = parse_options(lines, query_config, limits, authorization_is_payload=authorization_is_payload)
     old = message.extras or Extras()
-    extras = Extras(
+    extras = msgspec.structs.replace(
+        old,
         callback=options.callback or old.callback,
         failure_callback=options.failure_callback or old.failure_callback,
         redaction=_both(old.redaction, options.redaction),
-        source_message_id=old.source_message_id,
+        flow_control=options.flow_control or old.flow_control,
     )
     return Message(
         url=message.url,

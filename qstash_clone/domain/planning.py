@@ -49,8 +49,8 @@ def plan_deduplication(
     return Deduplication(digest=digest, window_ms=request.window_ms)
 
 
-def plan_lanes(options: PublishOptions, queue: str | None) -> tuple[str, ...]:
-    """The lanes with limits that messages of a publish, or their callbacks, will wait in: all have to live in one
+def plan_lanes(options: PublishOptions | Extras, queue: str | None) -> tuple[str, ...]:
+    """The lanes with limits that messages with these options, or their callbacks, wait in: all have to live in one
     partition with the messages."""
     flow_control, callback, failure_callback = options.flow_control, options.callback, options.failure_callback
     if queue is None and flow_control is None and callback is None and failure_callback is None:

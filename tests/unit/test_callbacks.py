@@ -14,6 +14,7 @@ from qstash_clone.domain.message import (
     CallbackSpec,
     Claim,
     Extras,
+    FlowControl,
     Headers,
     Message,
     NewMessage,
@@ -41,7 +42,7 @@ MESSAGE = Message(
 RESULT = AttemptResult(status=404, headers=(("Content-Type", "text/plain"), ("Z", "\xff")), body=b"not \x00 found")
 
 
-def claim_of(message: Message = MESSAGE, retried: int = 2) -> Claim:
+def claim_of(message: Message = MESSAGE, retried: int = 2, lane: str = "h:e.com") -> Claim:
     return Claim(
         partition=0,
         entry_id=b"1-0",
@@ -55,6 +56,7 @@ def claim_of(message: Message = MESSAGE, retried: int = 2) -> Claim:
         body=b"the bo",
         body_bytes=8,
         not_before_ms=1_700_000_001_000,
+        lane=lane,
     )
 
 
@@ -69,8 +71,9 @@ def plan(
     message: Message = MESSAGE,
     result: AttemptResult = RESULT,
     body: bytes = b"the body",
+    lane: str = "h:e.com",
 ) -> tuple[CallbackMessage, ...]:
-    claim = claim_of(message)
+    claim = claim_of(message, lane=lane)
     return plan_callbacks(claim, body, Settlement(claim=claim, kind=kind), result, ids())
 
 
@@ -130,6 +133,46 @@ def test_the_report() -> None:
         "createdAt": "1700000000000",
         "callerIP": "203.0.113.9",
     }
+
+
+def test_the_report_tells_where_the_source_comes_from() -> None:
+    def told(**extras: Any) -> dict[str, Any]:
+        (planned,) = plan(SettlementKind.RETRY, message=with_extras(callback=CALLBACK, **extras))
+        report = report_of(planned)
+        return {name: report[name] for name in ("topicName", "endpointName", "scheduleId") if name in report}
+
+    assert told() == {}
+    assert told(url_group="orders") == {"topicName": "orders"}
+    assert told(url_group="orders", endpoint_name="billing", schedule_id="nightly") == {
+        "topicName": "orders",
+        "endpointName": "billing",
+        "scheduleId": "nightly",
+    }
+
+
+def test_a_callback_names_the_schedule_of_its_source_but_no_group() -> None:
+    message = with_extras(callback=CALLBACK, url_group="orders", endpoint_name="billing", schedule_id="nightly")
+    (planned,) = plan(SettlementKind.DELIVERED, message=message)
+    assert planned.message.message.extras == Extras(source_message_id=SOURCE_ID, schedule_id="nightly")
+
+
+@pytest.mark.parametrize(
+    ("lane", "control", "route"),
+    [
+        ("h:e.com", None, "h:cb.example"),
+        ("f:source", None, "h:cb.example"),
+        ("q:jobs f:source", None, f"h:cb.example s:jobs/{SOURCE_ID.hex()}"),
+        ("h:e.com", FlowControl(key="k", rate=1), "f:k"),
+        ("q:jobs", FlowControl(key="k", rate=1), f"f:k s:jobs/{SOURCE_ID.hex()}"),
+    ],
+)
+def test_a_callback_waits_by_its_own_key_or_host_and_holds_the_slot_of_a_member(
+    lane: str, control: FlowControl | None, route: str
+) -> None:
+    spec = CallbackSpec(url="https://cb.example", flow_control=control)
+    (planned,) = plan(SettlementKind.DELIVERED, message=with_extras(callback=spec), lane=lane)
+    assert planned.message.lane == route
+    assert planned.message.message.extras == Extras(source_message_id=SOURCE_ID, flow_control=control)
 
 
 def test_the_report_of_an_attempt_without_an_answer() -> None:

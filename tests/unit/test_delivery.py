@@ -1,10 +1,12 @@
 """The request of an attempt."""
 
+from typing import Any
+
 import msgspec
 import pytest
 
 from qstash_clone.domain.delivery import OutgoingRequest, build_request
-from qstash_clone.domain.message import Claim, Headers, Message
+from qstash_clone.domain.message import Claim, Extras, Headers, Message, Redaction
 from qstash_clone.ids import MessageId, format_message_id
 
 ID = MessageId(bytes(range(12)))
@@ -86,3 +88,19 @@ def test_headers_of_the_connection_and_of_the_service_are_not_forwarded(name: st
 
 def test_the_region_is_sent_if_there_is_one() -> None:
     assert build(MESSAGE, region="EU-WEST-1").headers[-1] == ("Upstash-Region", "EU-WEST-1")
+
+
+def test_where_a_message_comes_from_is_said() -> None:
+    def lines_after_the_own(**extras: Any) -> Headers:
+        return build(msgspec.structs.replace(MESSAGE, extras=Extras(**extras))).headers[1 + len(OWN_LINES) :]
+
+    assert lines_after_the_own(url_group="orders", endpoint_name="billing") == (("Upstash-Topic-Name", "orders"),)
+    assert lines_after_the_own(schedule_id="nightly") == (("Upstash-Schedule-Id", "nightly"),)
+    assert lines_after_the_own(schedule_id="nightly", url_group="orders") == (
+        ("Upstash-Schedule-Id", "nightly"),
+        ("Upstash-Topic-Name", "orders"),
+    )
+    assert build(msgspec.structs.replace(MESSAGE, extras=Extras(redaction=Redaction(body=True)))).headers == (
+        ("User-Agent", "Upstash-QStash"),
+        *OWN_LINES,
+    )

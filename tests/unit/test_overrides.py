@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qstash_clone.domain.limits import Limits
-from qstash_clone.domain.message import CallbackSpec, Extras, Message, Redaction
+from qstash_clone.domain.message import CallbackSpec, Extras, FlowControl, Message, Redaction
 from qstash_clone.domain.overrides import override
 from qstash_clone.errors import InvalidRequest, QuotaExceeded
 
@@ -82,6 +82,19 @@ def test_callbacks_are_replaced_one_by_one() -> None:
     assert result.redaction == MESSAGE.extras.redaction
 
 
+def test_flow_control_is_replaced_as_a_whole() -> None:
+    limited = msgspec.structs.replace(
+        MESSAGE, extras=Extras(flow_control=FlowControl(key="old", parallelism=1), url_group="orders")
+    )
+    lines = [(b"upstash-flow-control-key", b"new"), (b"upstash-flow-control-value", b"rate=2")]
+    assert override(limited, lines, [], LIMITS).extras == Extras(
+        flow_control=FlowControl(key="new", rate=2), url_group="orders"
+    )
+    assert override(limited, [(b"upstash-retries", b"1")], [], LIMITS).extras == limited.extras
+    with pytest.raises(InvalidRequest, match=r"^Upstash-Flow-Control-Value: it needs a key"):
+        override(limited, lines[1:], [], LIMITS)
+
+
 @pytest.mark.parametrize(
     ("old", "text", "expected"),
     [
@@ -119,7 +132,7 @@ def test_values_are_checked_like_those_of_a_publish() -> None:
 
 @given(st.lists(st.sampled_from(["upstash-retries", "upstash-timeout", "upstash-forward-x-z"]), max_size=3))
 def test_destination_publisher_and_source_never_change(names: list[str]) -> None:
-    extras = Extras(source_message_id=b"s" * 12)
+    extras = Extras(source_message_id=b"s" * 12, url_group="orders", endpoint_name="billing", schedule_id="nightly")
     message = msgspec.structs.replace(MESSAGE, extras=extras)
     result = override(message, [(name.encode(), b"5") for name in names], [], LIMITS)
     assert (result.url, result.caller_ip, result.extras) == (message.url, message.caller_ip, extras)
