@@ -7,14 +7,17 @@ from typing import Final
 import msgspec
 
 from qstash_clone.domain.filters import Filter
-from qstash_clone.domain.lanes import parse_route
-from qstash_clone.domain.message import DeadLetter, Message
+from qstash_clone.domain.lanes import Route, parse_route
+from qstash_clone.domain.message import DeadLetter, Extras, Message
+from qstash_clone.domain.planning import plan_lanes
+from qstash_clone.domain.quoting import quoted
+from qstash_clone.errors import InvalidRequest
 from qstash_clone.ids import MessageId
 from qstash_clone.storage.access import StoreAccess
 from qstash_clone.storage.codec import STORAGE_VERSION, decode_record, encode_limits, encode_message, find_lane
 from qstash_clone.storage.commands import Argument
 from qstash_clone.storage.interface import DeadLetterPage
-from qstash_clone.storage.partitions import buckets_of
+from qstash_clone.storage.partitions import buckets_of, lane_partition
 from qstash_clone.storage.places import Place, parse_cursor
 from qstash_clone.storage.publish_store import member_error
 from qstash_clone.storage.records import Records
@@ -128,14 +131,27 @@ class DeadLetterStore:
             return None
         return await self.retry_dead_letter_as(dead_letter, dead_letter.stored.message)
 
+    def _route(self, dead_letter: DeadLetter, message: Message, partition: int) -> Route:
+        """Where the message waits this time: in its queue, and under the key that it has now."""
+        route, extras = parse_route(dead_letter.stored.lane), message.extras or Extras()
+        for lane in plan_lanes(extras, route.queue):
+            if lane_partition(lane, self._access.partitions) != partition:
+                raise InvalidRequest(
+                    f"{quoted(lane[2:])}: this flow-control key lives in another partition than the dead letter"
+                    f" {dead_letter.dlq_id}, which can only be retried within its own"
+                )
+        control = extras.flow_control
+        key = route.flow_control_key if control is None else control.key
+        # The member whose callback it may be has left its queue.
+        return msgspec.structs.replace(route, flow_control_key=key, slot=None)
+
     async def retry_dead_letter_as(self, dead_letter: DeadLetter, message: Message) -> MessageId | None:
         place = Place.parse(dead_letter.dlq_id)
         if place is None:
             return None
         partition, entry = place.entry_of(self._access.partitions)
         keys = self._access.keys[partition]
-        # The member whose callback it may be has left its queue.
-        route = msgspec.structs.replace(parse_route(dead_letter.stored.lane), slot=None)
+        route = self._route(dead_letter, message, partition)
         lane, encoded = route.text.encode(), encode_message(message)
         new_id = self._access.ids.next_id(*buckets_of(partition, self._access.partitions))
         reply, _ = await self._access.runner.run(

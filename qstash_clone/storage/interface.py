@@ -291,7 +291,8 @@ class AdminStore(Protocol):
         ...
 
     async def retry_dead_letter_as(self, dead_letter: DeadLetter, message: Message) -> MessageId | None:
-        """As `retry_dead_letter`, with other options; the body stays the stored one."""
+        """As `retry_dead_letter`, with other options; the body stays the stored one. Raises `InvalidRequest` for a
+        flow-control key that lives in another partition."""
         ...
 
     async def get_deduplication(self, digest: bytes) -> DeduplicationRecord | None: ...
