@@ -9,13 +9,16 @@ from qstash_clone import observability
 from qstash_clone.errors import StoreIncompatible
 from qstash_clone.ids import MessageIdGenerator
 from qstash_clone.settings import Settings
+from qstash_clone.storage.access import StoreAccess
 from qstash_clone.storage.admin_store import RedisAdminStore
 from qstash_clone.storage.codec import STORAGE_VERSION
 from qstash_clone.storage.commands import Argument, RedisCommands
 from qstash_clone.storage.connection import EngineFacts, check_engine, open_client
 from qstash_clone.storage.delivery_store import DeliveryLimits, RedisDeliveryStore
+from qstash_clone.storage.flow_control_store import RedisFlowControlStore
 from qstash_clone.storage.keys import CONSUMER_GROUP, PartitionKeys, store_key
 from qstash_clone.storage.publish_store import RedisPublishStore
+from qstash_clone.storage.queue_store import RedisQueueStore
 from qstash_clone.storage.scripts import REPLAY_WINDOW_MS, Script, ScriptRunner
 from qstash_clone.storage.signing_key_store import new_signing_key
 from qstash_clone.storage.virtual_clock_store import RedisVirtualClockStore
@@ -28,6 +31,8 @@ class Store:
     publishing: RedisPublishStore
     delivery: RedisDeliveryStore
     admin: RedisAdminStore
+    queues: RedisQueueStore
+    flow_controls: RedisFlowControlStore
     virtual_clock: RedisVirtualClockStore
     engine: EngineFacts
     commands: RedisCommands
@@ -58,6 +63,15 @@ async def open_store(settings: Settings, *, client_name: str = "qstash-clone") -
         # With a log, finished records stay for it; in any case until no call is repeated any more.
         finished_grace_ms = max(settings.message_grace_ms, REPLAY_WINDOW_MS)
         finished_retention_ms = max(settings.log_retention_ms if settings.message_log else 0, finished_grace_ms)
+        access = StoreAccess(
+            commands=commands,
+            runner=runner,
+            keys=keys,
+            ids=ids,
+            message_grace_ms=settings.message_grace_ms,
+            is_logged=settings.message_log,
+            finished_retention_ms=finished_retention_ms,
+        )
         return Store(
             publishing=RedisPublishStore(runner, keys, ids, is_logged=settings.message_log),
             delivery=RedisDeliveryStore(
@@ -76,6 +90,7 @@ async def open_store(settings: Settings, *, client_name: str = "qstash-clone") -
                     log_max_entries=settings.log_max_entries,
                     finished_max_bytes=settings.finished_max_bytes or engine.max_memory_bytes // 4,
                     finished_grace_ms=finished_grace_ms,
+                    global_parallelism=settings.global_parallelism,
                 ),
             ),
             admin=RedisAdminStore(
@@ -88,6 +103,8 @@ async def open_store(settings: Settings, *, client_name: str = "qstash-clone") -
                 finished_retention_ms=finished_retention_ms,
             ),
             virtual_clock=RedisVirtualClockStore(commands, runner, keys),
+            queues=RedisQueueStore(access),
+            flow_controls=RedisFlowControlStore(access),
             engine=engine,
             commands=commands,
         )
