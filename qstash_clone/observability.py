@@ -56,7 +56,8 @@ _ATTEMPT_BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30
 _GROUP_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 100)
 
 ROUTES: Final = (
-    "publish", "enqueue", "batch", "messages", "dlq", "log", "deduplication", "preview", "keys", "livez", "readyz",
+    "publish", "enqueue", "batch", "messages", "dlq", "log", "deduplication", "preview", "keys", "queues",
+    "flow_control", "livez", "readyz",
     "metrics", "dev", "unsupported", "unmatched", "protocol",
 )  # fmt: skip
 """The values of the label `route`; `protocol` counts requests refused before they reached a route."""

@@ -19,11 +19,13 @@ from qstash_clone.api.responses import JSON
 from qstash_clone.api.routes.deduplication import DeduplicationRoutes
 from qstash_clone.api.routes.dev import DevRoutes
 from qstash_clone.api.routes.dlq import DeadLetterRoutes
+from qstash_clone.api.routes.flow_control import FlowControlRoutes, missing_key
 from qstash_clone.api.routes.health import HealthRoutes
 from qstash_clone.api.routes.keys import KeyRoutes
 from qstash_clone.api.routes.logs import LogRoutes
 from qstash_clone.api.routes.messages import MessageRoutes
 from qstash_clone.api.routes.preview import PreviewRoutes
+from qstash_clone.api.routes.queues import QueueRoutes
 from qstash_clone.api.routing import Endpoint, Routes, Row
 from qstash_clone.clock import Clock, SystemClock
 from qstash_clone.errors import ClientGone, InvalidRequest, NotSupportedYet
@@ -46,6 +48,7 @@ def route_table(settings: Settings, stores: Stores, clock: Clock) -> list[Row]:
     messages, dlq = MessageRoutes(settings, stores), DeadLetterRoutes(settings, stores)
     logs, deduplication, preview = LogRoutes(stores), DeduplicationRoutes(stores), PreviewRoutes(settings, clock)
     keys, health = KeyRoutes(stores), HealthRoutes(settings, stores)
+    queues, flow_control = QueueRoutes(settings, stores), FlowControlRoutes(settings, stores)
     dev = DevRoutes(stores)
     return [
         *(
@@ -95,14 +98,26 @@ def route_table(settings: Settings, stores: Stores, clock: Clock) -> list[Row]:
         Row("GET", "/v2/topics/", later("URL groups"), "unsupported"),
         Row("POST DELETE", "/v2/topics/{name}/endpoints", later("URL groups"), "unsupported"),
         Row("GET PATCH DELETE", "/v2/topics/{name}", later("URL groups"), "unsupported"),
-        Row("GET POST", "/v2/queues", later("queues"), "unsupported"),
-        Row("GET POST", "/v2/queues/", later("queues"), "unsupported"),
-        Row("POST", "/v2/queues/{name}/{action}", later("queues"), "unsupported"),
-        Row("GET DELETE", "/v2/queues/{name}", later("queues"), "unsupported"),
-        Row("GET", "/v2/flowControl", later("flow control"), "unsupported"),
-        Row("POST", "/v2/flowControl/{key}/{action}", later("flow control"), "unsupported"),
-        Row("GET", "/v2/flowControl/{key}", later("flow control"), "unsupported"),
-        Row("GET", "/v2/globalParallelism", later("global parallelism"), "unsupported"),
+        Row("GET", "/v2/queues", queues.list, "queues"),
+        Row("GET", "/v2/queues/", queues.list, "queues"),
+        Row("POST", "/v2/queues", queues.put, "queues"),
+        Row("POST", "/v2/queues/", queues.put, "queues"),
+        Row("DELETE", "/v2/queues/", missing_id, "queues"),
+        Row("GET", "/v2/queues/{name}", queues.get, "queues"),
+        Row("DELETE", "/v2/queues/{name}", queues.delete, "queues"),
+        Row("POST", "/v2/queues/{name}/pause", queues.pause, "queues"),
+        Row("POST", "/v2/queues/{name}/resume", queues.resume, "queues"),
+        Row("GET", "/v2/flowControl", flow_control.list, "flow_control"),
+        Row("GET", "/v2/flowControl/", missing_key, "flow_control"),
+        Row("POST", "/v2/flowControl//{action}", missing_key, "flow_control"),
+        Row("GET", "/v2/flowControl/{key}", flow_control.get, "flow_control"),
+        Row("POST", "/v2/flowControl/{key}/pause", flow_control.pause, "flow_control"),
+        Row("POST", "/v2/flowControl/{key}/resume", flow_control.resume, "flow_control"),
+        Row("POST", "/v2/flowControl/{key}/pin", flow_control.pin, "flow_control"),
+        Row("POST", "/v2/flowControl/{key}/unpin", flow_control.unpin, "flow_control"),
+        Row("POST", "/v2/flowControl/{key}/resetRate", flow_control.reset_rate, "flow_control"),
+        Row("POST", "/v2/flowControl/{key}/reset", flow_control.reset, "flow_control"),
+        Row("GET", "/v2/globalParallelism", flow_control.global_parallelism, "flow_control"),
     ]
 
 

@@ -45,7 +45,7 @@ from qstash_clone.observability import (
 )
 from qstash_clone.settings import Settings
 from qstash_clone.storage.interface import AdminStore, Published, PublishStore
-from qstash_clone.storage.resources import UrlGroupStore, VirtualClockStore
+from qstash_clone.storage.resources import FlowControlStore, QueueStore, UrlGroupStore, VirtualClockStore
 
 _CONTENT_TYPE = (b"content-type", JSON)
 
@@ -58,6 +58,12 @@ class Stores(Protocol):
 
     @property
     def admin(self) -> AdminStore: ...
+
+    @property
+    def queues(self) -> QueueStore: ...
+
+    @property
+    def flow_controls(self) -> FlowControlStore: ...
 
     @property
     def url_groups(self) -> UrlGroupStore: ...

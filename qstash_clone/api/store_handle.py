@@ -9,7 +9,7 @@ from qstash_clone.errors import ConfigurationError, StorageUnavailable, StoreInc
 from qstash_clone.observability import STORE_OPENED, STORE_RECOVERED, STORE_UNAVAILABLE, emit
 from qstash_clone.settings import Settings
 from qstash_clone.storage.interface import AdminStore, PublishStore
-from qstash_clone.storage.resources import VirtualClockStore
+from qstash_clone.storage.resources import FlowControlStore, QueueStore, VirtualClockStore
 from qstash_clone.storage.store import Store
 
 _FIRST_PAUSE_MS = 100
@@ -32,6 +32,14 @@ class StoreHandle:
     @property
     def admin(self) -> AdminStore:
         return self._opened().admin
+
+    @property
+    def queues(self) -> QueueStore:
+        return self._opened().queues
+
+    @property
+    def flow_controls(self) -> FlowControlStore:
+        return self._opened().flow_controls
 
     @property
     def virtual_clock(self) -> VirtualClockStore:
