@@ -86,6 +86,7 @@ def route_table(settings: Settings, stores: Stores, clock: Clock) -> list[Row]:
         Row("GET", "/v2/deduplication/{deduplication_id:path}", deduplication.get, "deduplication"),
         Row("DELETE", "/v2/deduplication/{deduplication_id:path}", deduplication.clear, "deduplication"),
         Row("POST", "/v2/preview/retries", preview.retries, "preview"),
+        Row("POST", "/v2/preview/cron", preview.cron, "preview"),
         Row("GET", "/v2/keys", keys.get, "keys"),
         Row("GET", "/v2/keys/", keys.get, "keys"),
         Row("POST", "/v2/keys/rotate", keys.rotate, "keys"),

@@ -1,8 +1,9 @@
-"""When the retries of a message would be, without publishing one."""
+"""When the retries of a message or the firings of a schedule would be, without creating one."""
 
 import msgspec
 
 from qstash_clone.domain.backoff import default_delay_ms
+from qstash_clone.domain.cron import Cron
 from qstash_clone.domain.outcome import BackoffPolicy
 from qstash_clone.domain.retry_expression import RetryExpression
 
@@ -32,3 +33,13 @@ def next_retry_times(expression: RetryExpression | None, count: int, policy: Bac
         after_ms += delay_ms
         retries.append(PlannedRetry(retry=retried + 1, delay_ms=delay_ms, after_ms=after_ms, by_default=by_default))
     return tuple(retries)
+
+
+def next_firings(cron: Cron, after_ms: int, count: int) -> tuple[int, ...]:
+    """The first `count` firings after a time, as Unix times in milliseconds; fewer if there are no more."""
+    firings: list[int] = []
+    firing_ms = cron.next_after(after_ms)
+    while firing_ms is not None and len(firings) < count:
+        firings.append(firing_ms)
+        firing_ms = cron.next_after(firing_ms)
+    return tuple(firings)
