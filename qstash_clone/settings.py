@@ -251,6 +251,15 @@ class Settings:
         minimum=0,
         maximum=3650 * DAY_MS,
     )
+    schedule_max_lateness_ms: int = rules.setting(
+        0,
+        _PROTOCOL,
+        "After an outage, an instant of a schedule that is older than this is passed over; 0 makes up for the newest "
+        "missed one however old it is.",
+        parse=rules.whole,
+        minimum=0,
+        maximum=3650 * DAY_MS,
+    )
     message_grace_ms: int = rules.setting(
         60_000,
         _PROTOCOL,
@@ -313,6 +322,14 @@ class Settings:
         parse=rules.whole,
         minimum=1,
         maximum=1_000_000,
+    )
+    max_schedules: int = rules.setting(
+        1_000_000,
+        _LIMITS,
+        "Most schedules there may be before the creation of another one is refused.",
+        parse=rules.whole,
+        minimum=1,
+        maximum=10_000_000,
     )
     max_queue_parallelism: int = rules.setting(
         1000,

@@ -4,27 +4,23 @@ See docs/explanation/schedules.md.
 """
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from hashlib import sha256
-from typing import TYPE_CHECKING, Final, assert_never
+from typing import Final, assert_never
 
 import msgspec
 
+from qstash_clone.domain.cron import Cron, parse_cron
 from qstash_clone.domain.destination import Destination, GroupDestination, LlmDestination, UrlDestination
 from qstash_clone.domain.headers import PublishOptions
-from qstash_clone.domain.lanes import flow_control_lane, queue_lane, route_text
+from qstash_clone.domain.lanes import route_text
 from qstash_clone.domain.message import Extras, Message, NewMessage
+from qstash_clone.domain.planning import plan_lanes
 from qstash_clone.domain.url_groups import UrlGroup
 from qstash_clone.domain.urls import origin_of
 from qstash_clone.errors import InvalidRequest, NotFound, NotSupportedYet
 from qstash_clone.ids import MessageId, message_id_of
 
-if TYPE_CHECKING:
-    from qstash_clone.domain.cron import Cron
-
 _CRON: Final = "Upstash-Cron"
-_PARSED_CRONS: Final = 4096
-"""Expressions kept parsed: many schedules share few of them."""
 
 
 class Schedule(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,13 +50,7 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def limited_lanes(self) -> tuple[str, ...]:
         """The lanes with limits that its messages, or their callbacks, will wait in: all live in one partition."""
-        lanes = [] if self.queue is None else [queue_lane(self.queue)]
-        extras = self.message.extras
-        if extras is not None:
-            specs = (extras, extras.callback, extras.failure_callback)
-            controls = [None if spec is None else spec.flow_control for spec in specs]
-            lanes += [flow_control_lane(control.key) for control in controls if control is not None]
-        return tuple(dict.fromkeys(lanes))
+        return plan_lanes(self.message.extras or Extras(), self.queue)
 
 
 class StoredSchedule(msgspec.Struct, frozen=True, kw_only=True):
@@ -245,9 +235,6 @@ def _obstacle(schedule: Schedule, group: UrlGroup | None) -> str | None:
     return None if group.endpoints else f"topic {schedule.url_group} has no endpoints"
 
 
-@lru_cache(maxsize=_PARSED_CRONS)
-def parsed_cron(expression: str) -> "Cron":
+def parsed_cron(expression: str) -> Cron:
     """A stored expression, parsed. Raises `InvalidRequest` for one that is none."""
-    from qstash_clone.domain.cron import parse_cron
-
     return parse_cron(_CRON, expression)

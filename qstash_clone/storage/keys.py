@@ -23,11 +23,12 @@ class PartitionKeys:
         self.meta = self.prefix + b"meta"
         """hash, for ever: what the partition is.
 
-        `v` storage version, `cap` deliveries at once of all live workers (this
-        partition's share), `ck` and `nk` signing keys, `kr` their revision, `off` ms added to Redis's clock, `fz` ms at
-        which it stands still, `mr` and `mi` revision and name of the last move of that clock,
-        `fb` bytes of finished records that the log still refers to. Written by initialise, heartbeat, leave,
-        rotate_keys, move_clock; `fb` by settle, claim, cancel, delete_dead_letter, retry_dead_letter, expire.
+        `v` storage version, `cap` deliveries at once of all live workers (this partition's share), `ck` and `nk`
+        signing keys, `kr` their revision, `off` ms added to Redis's clock, `fz` ms at which it stands still, `mr` and
+        `mi` revision and name of the last move of that clock, `sr` the newest revision of a schedule, `fb` bytes of
+        finished records that the log still refers to. Written by initialise, heartbeat, leave, rotate_keys, move_clock;
+        `sr` by put_schedule, change_schedule; `fb` by settle, claim, cancel, delete_dead_letter, retry_dead_letter,
+        expire.
         """
         self.ready = self.prefix + b"ready"
         """stream, for ever: admitted messages, field `i` = id; the pending list of its group holds the leases.
@@ -55,6 +56,11 @@ class PartitionKeys:
         """sorted set, for ever: name of each queue -> when it was created. Its owner deletes it."""
         self.flows = self.prefix + b"flows"
         """sorted set: flow-control key -> its last use in ms. Expire drops the idle ones."""
+        self.schedules = self.prefix + b"schedules"
+        """sorted set: schedule -> its next fire time in ms; without paused ones. Written by put_schedule,
+        change_schedule, fire_schedule, due_schedules, postpone_schedule."""
+        self.catalogue = self.prefix + b"catalogue"
+        """sorted set, for ever: each schedule -> when it was created. Its owner deletes it."""
         self.log = self.prefix + b"log"
         """stream, retention by age, length and bytes: one entry per transition, field `e` = code, id, details.
 
@@ -85,6 +91,20 @@ class PartitionKeys:
         Written by publish; dropped by clear_deduplication, and by trim_deduplication if there are too many.
         """
         return self.prefix + b"d" + digest
+
+    def schedule(self, schedule_id: str) -> bytes:
+        """string, until its owner deletes it: the record of a schedule, see `schedule_codec`.
+
+        Written by put_schedule, change_schedule, fire_schedule; scripts derive it.
+        """
+        return self.prefix + b"scd:" + schedule_id.encode()
+
+    def reservation(self, digest: bytes) -> bytes:
+        """string, a day at most: the id of a message about to be the first with that digest, on another partition.
+
+        Written by reserve_deduplication, dropped by confirm_deduplication and clear_deduplication.
+        """
+        return self.prefix + b"h" + digest
 
     def lane(self, lane: str) -> bytes:
         """list, while messages wait: ids in the waiting line of a lane; scripts derive it."""

@@ -134,8 +134,8 @@ class DueSchedules(msgspec.Struct, frozen=True, kw_only=True):
     """The store's clock."""
     next_fire_ms: int | None
     """The earliest fire time there is; not later than now if more are due than were returned."""
-    is_clock_stopped: bool
-    """Nothing becomes due by waiting."""
+    is_frozen: bool
+    """The store's clock stands still: nothing becomes due by waiting."""
 
 
 class FiringStore(Protocol):

@@ -16,9 +16,9 @@ def test_every_key_is_listed_and_no_other() -> None:
     keys = PartitionKeys("q", 0, 1)
     names = {name for name, value in vars(keys).items() if name != "prefix" and isinstance(value, bytes)}
     derived = {keys.lane("x"): "l:", keys.admitted("x"): "a:", keys.message(MessageId(b"")): "m"}
-    derived[keys.deduplication(b"")] = "d"
+    derived |= {keys.deduplication(b""): "d", keys.reservation(b""): "h"}
     derived |= {keys.limits("x"): "c:", keys.slots("x"): "s:", keys.returning("x"): "r:", keys.in_flight("x"): "i:"}
-    derived[keys.callbacks(MessageId(b""))] = "k"
+    derived |= {keys.callbacks(MessageId(b"")): "k", keys.schedule("x"): "scd:"}
     assert all(key.startswith(keys.prefix + start.encode()) for key, start in derived.items())
     page = (DOCS / "reference/redis-keys.md").read_text()
     listed = set(re.findall(r"^\| `T` `([a-z:]+)`", page, re.MULTILINE))

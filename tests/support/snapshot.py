@@ -8,10 +8,13 @@ import redis
 
 from qstash_clone.domain.lanes import parse_route
 from qstash_clone.domain.message import State, StoredMessage
+from qstash_clone.domain.schedules import StoredSchedule
+from qstash_clone.errors import StorageError
 from qstash_clone.ids import MessageId
 from qstash_clone.storage.codec import decode_deduplication, decode_record
 from qstash_clone.storage.interface import DeduplicationRecord
 from qstash_clone.storage.keys import CONSUMER_GROUP, PartitionKeys, store_key
+from qstash_clone.storage.schedule_codec import decode_schedule
 
 OWNED_FOR_EVER = frozenset(
     {
@@ -24,6 +27,8 @@ OWNED_FOR_EVER = frozenset(
         "windows",
         "queues",
         "flows",
+        "schedules",
+        "catalogue",
         "log",
         "dlq",
         "dedup",
@@ -67,12 +72,18 @@ class Partition:
     in_flight: dict[str, set[bytes]] = field(default_factory=dict[str, set[bytes]])
     callbacks: dict[bytes, set[bytes]] = field(default_factory=dict[bytes, set[bytes]])
     limits: dict[str, dict[str, str]] = field(default_factory=dict[str, dict[str, str]])
+    schedules: dict[str, int] = field(default_factory=dict[str, int])
+    catalogue: dict[str, int] = field(default_factory=dict[str, int])
+    schedule_records: dict[str, StoredSchedule | None] = field(default_factory=dict[str, StoredSchedule | None])
+    """None stands for one that cannot be read."""
     admitted: dict[str, set[bytes]] = field(default_factory=dict[str, set[bytes]])
     records: dict[bytes, Record] = field(default_factory=dict[bytes, Record])
     log: list[LogEntry] = field(default_factory=list[LogEntry])
     dlq: list[tuple[str, bytes]] = field(default_factory=list[tuple[str, bytes]])
     deduplication: dict[bytes, DeduplicationRecord] = field(default_factory=dict[bytes, DeduplicationRecord])
     """By digest."""
+    reservations: dict[bytes, bytes] = field(default_factory=dict[bytes, bytes])
+    """Digest -> message id."""
     dedup: list[bytes] = field(default_factory=list[bytes])
     """The digests of the stream, in order."""
     workers: set[str] = field(default_factory=set[str])
@@ -128,6 +139,8 @@ class Inspector:
             pipe.zrange(keys.windows, 0, -1, withscores=True)
             pipe.zrange(keys.queues, 0, -1, withscores=True)
             pipe.zrange(keys.flows, 0, -1, withscores=True)
+            pipe.zrange(keys.schedules, 0, -1, withscores=True)
+            pipe.zrange(keys.catalogue, 0, -1, withscores=True)
             pipe.xrange(keys.log)
             pipe.xrange(keys.dlq)
             pipe.xrange(keys.dedup)
@@ -141,13 +154,15 @@ class Inspector:
                         pipe.smembers(key)
                     case name if name.startswith(b"c:"):
                         pipe.hgetall(key)
-                    case name if _is_record(name) or _is_deduplication(name):
+                    case name if name.startswith(b"scd:"):
+                        pipe.get(key)
+                    case name if _is_record(name) or _is_deduplication(name) or _is_reservation(name):
                         pipe.get(key)
                         pipe.pttl(key)
                     case _:
                         pass
             meta, ready, timers, ring, parked, blocked, windows, queues, flows, *rest = pipe.execute()
-            log, dlq, dedup, workers, capacity, *rest = rest
+            schedules, catalogue, log, dlq, dedup, workers, capacity, *rest = rest
         found.meta = {name.decode(): value for name, value in meta.items()}
         found.entries = {entry_id: fields.get(b"i") for entry_id, fields in ready}
         found.timers = {message_id: int(score) for message_id, score in timers}
@@ -157,6 +172,8 @@ class Inspector:
         found.windows = {lane.decode(): int(score) for lane, score in windows}
         found.queues = {name.decode(): int(score) for name, score in queues}
         found.flows = {key.decode(): int(score) for key, score in flows}
+        found.schedules = {name.decode(): int(score) for name, score in schedules}
+        found.catalogue = {name.decode(): int(score) for name, score in catalogue}
         found.log = [_log_entry(fields[b"e"]) for _, fields in log]
         found.dlq = [(entry_id.decode(), fields[b"i"]) for entry_id, fields in dlq]
         found.dedup = [fields[b"d"][:16] for _, fields in dedup]
@@ -181,6 +198,8 @@ class Inspector:
                 found.limits[name[2:].decode()] = {
                     field.decode(): value.decode() for field, value in next(values).items()
                 }
+            elif name.startswith(b"scd:"):
+                found.schedule_records[name[4:].decode()] = _schedule(name[4:].decode(), next(values))
             elif _is_record(name):
                 record, ttl_ms = next(values), next(values)
                 if record is not None:  # else it expired between the two looks
@@ -190,6 +209,11 @@ class Inspector:
                 record, ttl_ms = next(values), next(values)
                 if record is not None:
                     found.deduplication[name[1:]] = decode_deduplication(record)
+                    found.unknown += [key] if ttl_ms < 0 else []
+            elif _is_reservation(name):
+                reservation, ttl_ms = next(values), next(values)
+                if reservation is not None:
+                    found.reservations[name[1:]] = reservation[:12]
                     found.unknown += [key] if ttl_ms < 0 else []
             elif name.decode(errors="replace") not in OWNED_FOR_EVER:
                 found.unknown.append(key)
@@ -212,6 +236,13 @@ class Inspector:
         return found
 
 
+def _schedule(schedule_id: str, record: bytes) -> StoredSchedule | None:
+    try:
+        return decode_schedule(schedule_id, record)
+    except StorageError:
+        return None
+
+
 def _is_record(name: bytes) -> bool:
     return name.startswith(b"m") and len(name) == 13
 
@@ -224,6 +255,10 @@ def _is_deduplication(name: bytes) -> bool:
     return name.startswith(b"d") and len(name) == 17
 
 
+def _is_reservation(name: bytes) -> bool:
+    return name.startswith(b"h") and len(name) == 17
+
+
 def _log_entry(raw: bytes) -> LogEntry:
     return chr(raw[0]), raw[1:13], raw[13:]
 
@@ -234,6 +269,7 @@ def find_problems(partition: Partition) -> list[str]:
         *(f"{key!r} has no lifetime and no owner" for key in partition.unknown),
         *_lane_problems(partition),
         *_limit_problems(partition),
+        *_schedule_problems(partition),
         *_place_problems(partition),
         *_record_problems(partition),
         *_account_problems(partition),
@@ -295,6 +331,18 @@ def _limit_problems(partition: Partition) -> list[str]:
             record = partition.records.get(callback)
             if record is None or record.stored.state.is_final:
                 problems.append(f"{message_id.hex()} waits for its callback {callback.hex()}, which is over")
+    return problems
+
+
+def _schedule_problems(partition: Partition) -> list[str]:
+    """Every schedule is listed, and awaited by the workers if it has a next instant."""
+    problems: list[str] = []
+    if partition.catalogue.keys() != partition.schedule_records.keys():
+        problems.append("the catalogue lists other schedules than there are")
+    for schedule_id, stored in partition.schedule_records.items():
+        is_awaited = schedule_id in partition.schedules
+        if stored is not None and is_awaited != (stored.next_fire_ms is not None):
+            problems.append(f"the schedule {schedule_id} is awaited: {is_awaited}, its next time {stored.next_fire_ms}")
     return problems
 
 

@@ -1,0 +1,54 @@
+--[[
+put_schedule.lua: create a schedule, or replace one entirely.
+
+KEYS
+  1  meta       hash        description of the partition
+  2  schedules  sorted set  schedule -> next fire time
+  3  catalogue  sorted set  schedule -> when it was created
+  4  record     string      of the schedule
+ARGV
+  1  version          int
+  2  id               string
+  3  most             int    as many schedules may be in this partition; -1 is no limit
+  4  counted_from_ms  int    what `next_ms` was computed from
+  5  next_ms          int    first instant, 0 for none
+  6  definition       bytes
+  7  body             bytes
+DERIVES  work stream, for a doorbell
+RETURNS
+  {"ok", created ms, revision}
+  {"time", now ms}   `next_ms` is not the first instant after now: to be computed again
+  {"quota"}
+  {"no_store"} | {"version", stored version}
+COST  O(log schedules)
+]]
+--@include partition
+--@include schedule
+local meta, schedules, catalogue, record = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local version, id, most, counted_from_ms, next_ms = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local definition, body = ARGV[6], ARGV[7]
+
+local partition, refusal = open_partition(meta, version)
+if refusal then
+  return refusal
+end
+local exists = redis.call('EXISTS', record) == 1
+local count = redis.call('ZCARD', catalogue)
+redis.call('EXISTS', partition.ready, schedules)
+if not exists and most >= 0 and count >= most then
+  return {'quota'}
+end
+if not is_next(partition, counted_from_ms, next_ms) then
+  return {'time', partition.now_ms}
+end
+
+local revision = next_revision(meta)
+redis.call('SET', record,
+  new_schedule_head(revision, next_ms, partition.now_ms, #definition, #body) .. definition .. body)
+redis.call('ZADD', catalogue, partition.now_ms, id)
+if next_ms > 0 then
+  await_instant(partition, schedules, id, next_ms)
+else
+  redis.call('ZREM', schedules, id)
+end
+return {'ok', partition.now_ms, revision}
