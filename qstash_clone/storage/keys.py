@@ -15,6 +15,14 @@ def store_key(namespace: str) -> bytes:
     return f"{{{namespace}:store}}".encode()
 
 
+def url_groups_key(namespace: str) -> bytes:
+    """hash, while there are URL groups: name -> the group, MessagePack. Its owner deletes it.
+
+    Beside the partitions: a message of a group may be in any of them. Written by change_url_group.
+    """
+    return store_key(namespace) + b"groups"
+
+
 class PartitionKeys:
     """The keys of one partition; all share its hash tag, so that one script may touch any of them."""
 

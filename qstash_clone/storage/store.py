@@ -16,11 +16,12 @@ from qstash_clone.storage.commands import Argument, RedisCommands
 from qstash_clone.storage.connection import EngineFacts, check_engine, open_client
 from qstash_clone.storage.delivery_store import DeliveryLimits, RedisDeliveryStore
 from qstash_clone.storage.flow_control_store import RedisFlowControlStore
-from qstash_clone.storage.keys import CONSUMER_GROUP, PartitionKeys, store_key
+from qstash_clone.storage.keys import CONSUMER_GROUP, PartitionKeys, store_key, url_groups_key
 from qstash_clone.storage.publish_store import RedisPublishStore
 from qstash_clone.storage.queue_store import RedisQueueStore
 from qstash_clone.storage.scripts import REPLAY_WINDOW_MS, Script, ScriptRunner
 from qstash_clone.storage.signing_key_store import new_signing_key
+from qstash_clone.storage.url_group_store import RedisUrlGroupStore
 from qstash_clone.storage.virtual_clock_store import RedisVirtualClockStore
 
 
@@ -33,6 +34,7 @@ class Store:
     admin: RedisAdminStore
     queues: RedisQueueStore
     flow_controls: RedisFlowControlStore
+    url_groups: RedisUrlGroupStore
     virtual_clock: RedisVirtualClockStore
     engine: EngineFacts
     commands: RedisCommands
@@ -102,6 +104,7 @@ async def open_store(settings: Settings, *, client_name: str = "qstash-clone") -
                 is_logged=settings.message_log,
                 finished_retention_ms=finished_retention_ms,
             ),
+            url_groups=RedisUrlGroupStore(commands, runner, url_groups_key(settings.key_namespace)),
             virtual_clock=RedisVirtualClockStore(commands, runner, keys),
             queues=RedisQueueStore(access),
             flow_controls=RedisFlowControlStore(access),

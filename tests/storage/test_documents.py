@@ -7,7 +7,7 @@ from qstash_clone.domain.lifecycle import TRANSITIONS, LogEvent
 from qstash_clone.domain.message import State
 from qstash_clone.ids import MessageId
 from qstash_clone.storage.codec import HEAD_BYTES
-from qstash_clone.storage.keys import PartitionKeys, store_key
+from qstash_clone.storage.keys import PartitionKeys, store_key, url_groups_key
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -23,7 +23,7 @@ def test_every_key_is_listed_and_no_other() -> None:
     page = (DOCS / "reference/redis-keys.md").read_text()
     listed = set(re.findall(r"^\| `T` `([a-z:]+)`", page, re.MULTILINE))
     assert listed == names | set(derived.values())
-    assert f"`{store_key('q').decode()}`" in page
+    assert all(f"`{key.decode()}`" in page for key in (store_key("q"), url_groups_key("q")))
 
 
 def test_the_layout_of_a_record_is_complete() -> None:

@@ -13,7 +13,7 @@ from qstash_clone.errors import StorageError
 from qstash_clone.ids import MessageId
 from qstash_clone.storage.codec import decode_deduplication, decode_record
 from qstash_clone.storage.interface import DeduplicationRecord
-from qstash_clone.storage.keys import CONSUMER_GROUP, PartitionKeys, store_key
+from qstash_clone.storage.keys import CONSUMER_GROUP, PartitionKeys, store_key, url_groups_key
 from qstash_clone.storage.schedule_codec import decode_schedule
 
 OWNED_FOR_EVER = frozenset(
@@ -228,7 +228,7 @@ class Inspector:
         found = [
             f"{key!r} belongs to no partition"
             for key in self.all_keys(namespace)
-            if not key.startswith(prefixes) and key != store_key(namespace)
+            if not key.startswith(prefixes) and key not in (store_key(namespace), url_groups_key(namespace))
         ]
         for number in range(partitions):
             partition = self.read(namespace, number, partitions)
