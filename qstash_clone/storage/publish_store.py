@@ -18,11 +18,12 @@ from qstash_clone.storage.codec import (
     encode_originals,
     find_lane,
 )
-from qstash_clone.storage.commands import Argument
+from qstash_clone.storage.commands import Argument, RedisCommands
 from qstash_clone.storage.grouping import Grouper
 from qstash_clone.storage.interface import Published
 from qstash_clone.storage.keys import PartitionKeys
 from qstash_clone.storage.partitions import buckets_of, lane_partition, partition_of
+from qstash_clone.storage.reservations import Reservations
 from qstash_clone.storage.scripts import ScriptRunner
 
 _Encoded = tuple[MessageId, tuple[Argument, ...], int]
@@ -52,9 +53,17 @@ class RedisPublishStore:
     """`PublishStore` on Redis."""
 
     def __init__(
-        self, runner: ScriptRunner, keys: Sequence[PartitionKeys], ids: MessageIdGenerator, *, is_logged: bool
+        self,
+        commands: RedisCommands,
+        runner: ScriptRunner,
+        keys: Sequence[PartitionKeys],
+        ids: MessageIdGenerator,
+        *,
+        is_logged: bool,
     ) -> None:
+        self._commands = commands
         self._runner = runner
+        self._reservations = Reservations(runner, keys)
         self._keys = keys
         self._ids = ids
         self._is_logged = is_logged
@@ -96,19 +105,27 @@ class RedisPublishStore:
         return partition_of(MessageId(deduplication.digest), len(self._keys))
 
     async def publish(self, message: NewMessage) -> Published:
-        return await self._submit((message,))
+        return await self.fan_out((message,))
 
     async def fan_out(self, messages: Sequence[NewMessage]) -> Published:
-        return await self._submit(messages)
+        first = messages[0]
+        deduplication = first.deduplication
+        if deduplication is None:
+            return await self._submit(messages, b"")
+        told = encode_originals(messages)
+        if self._deciding(deduplication) == partition_of(first.id, len(self._keys)):
+            return await self._submit(messages, encode_deduplication(deduplication) + told)
+        return await self._reservations.publish(
+            deduplication, first.id, told, lambda: self._submit(messages, b""), self._is_stored
+        )
 
-    def _submit(self, messages: Sequence[NewMessage]) -> Awaitable[Published]:
+    async def _is_stored(self, message_id: MessageId) -> bool:
+        keys = self._keys[partition_of(message_id, len(self._keys))]
+        return await self._commands.ask("EXISTS", keys.message(message_id)) == 1
+
+    def _submit(self, messages: Sequence[NewMessage], repeats: bytes) -> Awaitable[Published]:
         first = messages[0]
         partition = partition_of(first.id, len(self._keys))
-        if first.deduplication is not None and self._deciding(first.deduplication) != partition:
-            raise ValueError("the message is not on the partition that decides about its repeats")
-        repeats = encode_deduplication(first.deduplication)
-        if repeats:
-            repeats += encode_originals(messages)
         arguments: list[Argument] = [
             len(messages),
             first.delay_ms,

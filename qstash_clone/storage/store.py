@@ -75,7 +75,7 @@ async def open_store(settings: Settings, *, client_name: str = "qstash-clone") -
             finished_retention_ms=finished_retention_ms,
         )
         return Store(
-            publishing=RedisPublishStore(runner, keys, ids, is_logged=settings.message_log),
+            publishing=RedisPublishStore(commands, runner, keys, ids, is_logged=settings.message_log),
             delivery=RedisDeliveryStore(
                 commands,
                 runner,

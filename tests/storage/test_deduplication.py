@@ -173,14 +173,6 @@ async def test_the_digest_decides_the_partition(store: Store) -> None:
         assert partition_of(message_id, 3) == partition_of(MessageId(deduplication.digest), 3)
 
 
-@pytest.mark.parametrize("partitions", [3])
-async def test_a_message_on_another_partition_than_its_repeats_is_refused(store: Store) -> None:
-    message = new_message(store, deduplication=repeat_of(b"\x00" * 16))
-    elsewhere = new_message(store, deduplication=repeat_of(b"\xff" * 16))
-    with pytest.raises(ValueError, match="partition"):
-        await store.publishing.publish(new_message(store, id=elsewhere.id, deduplication=message.deduplication))
-
-
 async def test_a_process_that_dies_with_its_request_under_way(
     store: Store, lossy_store: Store, proxy: LossyProxy, look: Look
 ) -> None:

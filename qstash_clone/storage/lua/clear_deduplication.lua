@@ -6,7 +6,7 @@ KEYS
 ARGV
   1  version  int
   2  digest   16 bytes
-DERIVES  deduplication record
+DERIVES  deduplication record, reservation
 RETURNS
   {"cleared"} | {"not_found"}
   {"no_store"} | {"version", stored version}
@@ -22,5 +22,5 @@ if refusal then
   return refusal
 end
 local is_known = read_deduplication(partition, digest) ~= nil
-redis.call('DEL', deduplication_key(partition.prefix, digest))
+redis.call('DEL', deduplication_key(partition.prefix, digest), reservation_key(partition.prefix, digest))
 return {is_known and 'cleared' or 'not_found'}

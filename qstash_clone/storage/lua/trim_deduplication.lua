@@ -35,7 +35,7 @@ for _, entry in ipairs(redis.call('XRANGE', dedup, '-', '+', 'COUNT', limit)) do
   local key = deduplication_key(partition.prefix, digest)
   local record = redis.call('GET', key)
   -- The record first: an entry without one is dropped in its turn.
-  if record and string.sub(record, MESSAGE_ID_BYTES + 1) == ends then
+  if record and string.sub(record, MESSAGE_ID_BYTES + 1, MESSAGE_ID_BYTES + WINDOW_BYTES) == ends then
     redis.call('DEL', key)
     shed = shed + (is_over and 0 or 1)
   end

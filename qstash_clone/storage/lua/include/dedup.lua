@@ -15,6 +15,11 @@ local function deduplication_key(prefix, digest)
   return prefix .. 'd' .. digest
 end
 
+-- id of the message about to be the first, 12 bytes | unix ms of the reservation, 6 bytes | what repeats will be told
+local function reservation_key(prefix, digest)
+  return prefix .. 'h' .. digest
+end
+
 -- The first message's id, the end of the window, and what repeats are told; nil if there is none, or its window is
 -- over.
 local function read_deduplication(partition, digest)
