@@ -19,6 +19,7 @@ from qstash_clone.storage.flow_control_store import RedisFlowControlStore
 from qstash_clone.storage.keys import CONSUMER_GROUP, PartitionKeys, store_key, url_groups_key
 from qstash_clone.storage.publish_store import RedisPublishStore
 from qstash_clone.storage.queue_store import RedisQueueStore
+from qstash_clone.storage.schedule_store import RedisScheduleStore
 from qstash_clone.storage.scripts import REPLAY_WINDOW_MS, Script, ScriptRunner
 from qstash_clone.storage.signing_key_store import new_signing_key
 from qstash_clone.storage.url_group_store import RedisUrlGroupStore
@@ -34,6 +35,7 @@ class Store:
     admin: RedisAdminStore
     queues: RedisQueueStore
     flow_controls: RedisFlowControlStore
+    schedules: RedisScheduleStore
     url_groups: RedisUrlGroupStore
     virtual_clock: RedisVirtualClockStore
     engine: EngineFacts
@@ -74,8 +76,9 @@ async def open_store(settings: Settings, *, client_name: str = "qstash-clone") -
             is_logged=settings.message_log,
             finished_retention_ms=finished_retention_ms,
         )
+        publishing = RedisPublishStore(commands, runner, keys, ids, is_logged=settings.message_log)
         return Store(
-            publishing=RedisPublishStore(commands, runner, keys, ids, is_logged=settings.message_log),
+            publishing=publishing,
             delivery=RedisDeliveryStore(
                 commands,
                 runner,
@@ -104,10 +107,11 @@ async def open_store(settings: Settings, *, client_name: str = "qstash-clone") -
                 is_logged=settings.message_log,
                 finished_retention_ms=finished_retention_ms,
             ),
-            url_groups=RedisUrlGroupStore(commands, runner, url_groups_key(settings.key_namespace)),
-            virtual_clock=RedisVirtualClockStore(commands, runner, keys),
             queues=RedisQueueStore(access),
             flow_controls=RedisFlowControlStore(access),
+            schedules=RedisScheduleStore(access, publishing, max_schedules=settings.max_schedules),
+            url_groups=RedisUrlGroupStore(commands, runner, url_groups_key(settings.key_namespace)),
+            virtual_clock=RedisVirtualClockStore(commands, runner, keys),
             engine=engine,
             commands=commands,
         )
