@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from qstash_clone.domain.callback_headers import CALLBACK_PREFIXES, CallbackKind, parse_callback
+from qstash_clone.domain.cron import Cron, parse_cron
 from qstash_clone.domain.deduplication import DeduplicationRequest, check_id, content_headers
 from qstash_clone.domain.flow_control import parse_flow_control
 from qstash_clone.domain.header_names import check_value, forwardable_name, incoming_name
@@ -25,8 +26,8 @@ from qstash_clone.domain.header_values import (
 )
 from qstash_clone.domain.limits import MAX_DEDUPLICATION_WINDOW_MS, Limits, over_period, over_retries
 from qstash_clone.domain.message import CallbackSpec, FlowControl, Headers, Redaction
+from qstash_clone.domain.names import check_name
 from qstash_clone.domain.redaction import parse_redaction
-from qstash_clone.errors import NotSupportedYet
 
 _PREFIX = b"upstash-"
 _FORWARD_PREFIX = b"upstash-forward-"
@@ -54,6 +55,12 @@ class PublishOptions(msgspec.Struct, frozen=True, kw_only=True):
     redaction: Redaction | None = None
     deduplication: DeduplicationRequest | None = None
     flow_control: FlowControl | None = None
+    cron: Cron | None = None
+    """The publish asks for a schedule."""
+    schedule_id: str | None = None
+    """Of a schedule, and without one None; so is the next."""
+    queue: str | None = None
+    """Which messages of the schedule are members of."""
 
 
 class _Draft(msgspec.Struct):
@@ -75,6 +82,9 @@ class _Draft(msgspec.Struct):
     deduplication_window_ms: int | None = None
     flow_control_key: str | None = None
     flow_control_value: str | None = None
+    cron: Cron | None = None
+    schedule_id: str | None = None
+    queue: str | None = None
 
 
 _NOTHING_GIVEN = _Draft()
@@ -94,8 +104,8 @@ def parse_options(
     `query_config` is that of `PathDestination`. `authorization_is_payload` says that the credential came by the
     query, which makes `Authorization` a header like any other for `Upstash-Header-Forward`.
 
-    Raises `InvalidRequest` for a malformed header, `NotSupportedYet` for one that this release does not serve and
-    `QuotaExceeded` for a value over its limit; see docs/reference/headers.md. Unknown `Upstash-*` lines are ignored.
+    Raises `InvalidRequest` for a malformed header and `QuotaExceeded` for a value over its limit; see
+    docs/reference/headers.md. Unknown `Upstash-*` lines are ignored.
     """
     settings: dict[bytes, bytes] = {}
     forwarded: list[tuple[str, str]] = []
@@ -124,6 +134,8 @@ def parse_options(
         if draft.failure_callback_url is not None:
             failure_callback = parse_callback(CallbackKind.FAILURE_CALLBACK, draft.failure_callback_url, of_callbacks)
         flow_control = parse_flow_control(_FLOW_CONTROL, draft.flow_control_key, draft.flow_control_value)
+        if draft.cron is not None:
+            _check_schedule(draft)
         _check_limits(draft, limits, settings)
         if draft.deduplication_id is not None or draft.deduplicates_content:
             deduplication = _deduplication(draft, limits, headers, query_config)
@@ -143,6 +155,9 @@ def parse_options(
         redaction=draft.redaction,
         deduplication=deduplication,
         flow_control=flow_control,
+        cron=draft.cron,
+        schedule_id=None if draft.cron is None else draft.schedule_id,
+        queue=None if draft.cron is None else draft.queue,
     )
 
 
@@ -248,12 +263,15 @@ def _check_limits(draft: _Draft, limits: Limits, settings: dict[bytes, bytes]) -
         raise over_period(*_given(settings, b"upstash-deduplication-window"), MAX_DEDUPLICATION_WINDOW_MS)
 
 
+def _check_schedule(draft: _Draft) -> None:
+    if draft.schedule_id is not None:
+        check_name("Upstash-Schedule-Id", draft.schedule_id)
+    if draft.queue is not None:
+        check_name("Upstash-Queue-Name", draft.queue)
+
+
 def _given(settings: dict[bytes, bytes], name: bytes) -> tuple[str, str]:
     return _SETTINGS[name][0], text_of(settings[name])
-
-
-def _refuse(header: str, text: str) -> None:
-    raise NotSupportedYet(f"{header}: not supported yet")
 
 
 _SettingParser: TypeAlias = Callable[[str, str], Any]
@@ -277,7 +295,9 @@ _SETTINGS: dict[bytes, tuple[str, str, _SettingParser]] = {
         ("Upstash-Deduplication-Window", "deduplication_window_ms", parse_period),
         ("Upstash-Flow-Control-Key", "flow_control_key", parse_text),
         ("Upstash-Flow-Control-Value", "flow_control_value", parse_text),
-        ("Upstash-Cron", "", _refuse),
+        ("Upstash-Cron", "cron", parse_cron),
+        ("Upstash-Schedule-Id", "schedule_id", parse_text),
+        ("Upstash-Queue-Name", "queue", parse_text),
     )
 }
 """Every header that configures a publish itself, and where its value goes. Any other is ignored."""

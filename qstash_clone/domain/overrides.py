@@ -11,6 +11,7 @@ from qstash_clone.errors import InvalidRequest
 _PREFIX = b"upstash-"
 _CONTENT_TYPE = b"content-type"
 _TIMES = frozenset({b"upstash-delay", b"upstash-not-before"})
+_CRON = b"upstash-cron"
 
 
 def override(
@@ -25,13 +26,15 @@ def override(
 
     What is not mentioned stays; forwarded headers replace those of the same name. Redaction only grows. The content
     type of the request is that of its own body, deduplication does not apply. Raises as `parse_options`, and
-    `InvalidRequest` for a delay.
+    `InvalidRequest` for a delay or a schedule.
     """
     given = {name for lines in (headers, query_config) for name, _ in lines if name.startswith(_PREFIX)}
     if not given:
         return message
     if times := given & _TIMES:
         raise InvalidRequest(f"{min(times).decode().title()}: a retry begins at once, it cannot be delayed")
+    if _CRON in given:
+        raise InvalidRequest("Upstash-Cron: a retry begins at once, it cannot become a schedule")
     lines = [line for line in headers if line[0] != _CONTENT_TYPE]
     options = parse_options(lines, query_config, limits, authorization_is_payload=authorization_is_payload)
     old = message.extras or Extras()

@@ -3,12 +3,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qstash_clone.domain.cron import parse_cron
 from qstash_clone.domain.deduplication import DeduplicationRequest
 from qstash_clone.domain.header_values import MAX_LABEL_CHARACTERS, MAX_LABELS
 from qstash_clone.domain.headers import PublishOptions, parse_options
 from qstash_clone.domain.limits import Limits
 from qstash_clone.domain.message import CallbackSpec, FlowControl, Redaction
-from qstash_clone.errors import CallerError, InvalidRequest, NotSupportedYet, QuotaExceeded
+from qstash_clone.errors import CallerError, InvalidRequest, QuotaExceeded
 
 LIMITS = Limits(
     default_retries=3,
@@ -124,7 +125,6 @@ def test_malformed_settings_are_refused(header: str, value: str, error: str) -> 
         with pytest.raises(InvalidRequest) as caught:
             options()
         assert str(caught.value) == f"{header}: {error}"
-        assert not isinstance(caught.value, NotSupportedYet)
 
 
 @pytest.mark.parametrize(
@@ -163,17 +163,33 @@ def test_syntax_is_checked_before_quotas() -> None:
         parse(("Upstash-Retries", "101"), ("Upstash-Method", "FETCH"))
 
 
+@pytest.mark.parametrize("place", ["header", "query"])
+def test_a_schedule(place: str) -> None:
+    lines = [
+        ("Upstash-Cron", " */5 * * * * "),
+        ("Upstash-Schedule-Id", "nightly"),
+        ("Upstash-Queue-Name", "jobs"),
+    ]
+    options = parse(*lines) if place == "header" else parse(query=lines)
+    assert options.cron == parse_cron("", "*/5 * * * *")
+    assert (options.schedule_id, options.queue) == ("nightly", "jobs")
+    options = parse(lines[0])
+    assert (options.schedule_id, options.queue) == (None, None)
+
+
 @pytest.mark.parametrize(
-    "header",
+    ("header", "error"),
     [
-        "Upstash-Cron",
+        ("Upstash-Cron", 'invalid cron expression "a/b"'),
+        ("Upstash-Schedule-Id", 'invalid name "a/b"'),
+        ("Upstash-Queue-Name", 'invalid name "a/b"'),
     ],
 )
-def test_what_is_not_served_yet_says_so(header: str) -> None:
-    for options in (lambda: parse((header, "x")), lambda: parse(query=[(header, "x")])):
-        with pytest.raises(NotSupportedYet) as caught:
-            options()
-        assert str(caught.value) == f"{header}: not supported yet"
+def test_a_malformed_schedule_is_refused(header: str, error: str) -> None:
+    given = {"Upstash-Cron": "* * * * *", header: "a/b"}
+    with pytest.raises(InvalidRequest) as caught:
+        parse(*given.items())
+    assert str(caught.value).startswith(f"{header}: {error}")
 
 
 @pytest.mark.parametrize("place", ["header", "query"])

@@ -123,6 +123,11 @@ def test_a_retry_is_not_delayed(name: str) -> None:
         changed((name, "1"))
 
 
+def test_a_retry_is_no_schedule() -> None:
+    with pytest.raises(InvalidRequest, match=r"^Upstash-Cron: a retry begins at once"):
+        changed(("upstash-cron", "* * * * *"))
+
+
 def test_values_are_checked_like_those_of_a_publish() -> None:
     with pytest.raises(InvalidRequest, match="Upstash-Retries"):
         changed(("upstash-retries", "x"))
