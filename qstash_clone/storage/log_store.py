@@ -70,8 +70,6 @@ class LogStore:
 
     async def _lives(self, message_ids: frozenset[MessageId]) -> dict[MessageId, tuple[int, int | None]]:
         """When the entries of these messages can have been written; nothing of those that are gone."""
-        commands = [("HGET", keys.meta, "off") for keys in self._access.keys]
-        ahead_ms = [int(offset or 0) for offset in await self._access.commands.ask_all(commands)]
         # Not for the page: an attempt may end between now and the reading of its entry.
         records = Records(self._access)
         await records.peek(message_ids)
@@ -79,9 +77,7 @@ class LogStore:
         for message_id in message_ids:
             stored = records.peeked(message_id)
             if stored is not None:
-                # Records are written by the store's clock, entries by that of Redis, which tests leave behind.
-                first_ms = stored.created_ms - ahead_ms[self._access.partition_of(message_id)] - SLACK_MS
-                lives[message_id] = (first_ms, _last_entry_ms(stored))
+                lives[message_id] = (stored.created_ms - SLACK_MS, _last_entry_ms(stored))
         return lives
 
 

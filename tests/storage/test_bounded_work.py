@@ -10,7 +10,6 @@ import pytest
 
 from qstash_clone.domain.message import Claim
 from qstash_clone.storage.store import Store
-from tests.storage.conftest import MoveClock
 from tests.support.messages import claim_all, dead_letter, delivered, failed, new_message, publish, retry
 
 BACKLOG = 20_000
@@ -50,7 +49,7 @@ async def fill(store: Store, count: int) -> None:
         )
 
 
-async def every_step(store: Store, meter: Meter, move_clock: MoveClock) -> dict[str, Counter[str]]:
+async def every_step(store: Store, meter: Meter) -> dict[str, Counter[str]]:
     """The commands of each step of a worker that has always more to do."""
     used: dict[str, Counter[str]] = {}
     claims: list[Claim] = []
@@ -71,8 +70,7 @@ async def every_step(store: Store, meter: Meter, move_clock: MoveClock) -> dict[
     await measure("get", lambda: store.admin.get_message(delayed.id))
     await measure("claim", claim)
     await measure("extend", lambda: store.delivery.extend(0, "w1", claims))
-    await measure("settle", lambda: store.delivery.settle(retry(claims[0], delay_ms=10)))
-    await move_clock(10)
+    await measure("settle", lambda: store.delivery.settle(retry(claims[0], delay_ms=0)))
     await measure("promote", lambda: store.delivery.promote(0, 10))
     await claim()
     await measure("settle for good", lambda: store.delivery.settle(failed(claims[1])))
@@ -87,13 +85,13 @@ async def every_step(store: Store, meter: Meter, move_clock: MoveClock) -> dict[
     return used
 
 
-async def test_no_step_costs_more_with_a_backlog(store: Store, meter: Meter, move_clock: MoveClock) -> None:
+async def test_no_step_costs_more_with_a_backlog(store: Store, meter: Meter) -> None:
     await store.delivery.heartbeat("w1", 40)
     await fill(store, 300)
-    await every_step(store, meter, move_clock)
-    few = await every_step(store, meter, move_clock)
+    await every_step(store, meter)
+    few = await every_step(store, meter)
     await fill(store, BACKLOG)
-    many = await every_step(store, meter, move_clock)
+    many = await every_step(store, meter)
     assert (await store.admin.stats()).lanes_waiting > 3_000
     # A heartbeat gives turns until the room is used up; how many are refused depends on who comes first.
     assert many.pop("heartbeat").total() < 5 * MOST_UNPARKED
@@ -108,11 +106,9 @@ async def test_no_step_costs_more_with_a_backlog(store: Store, meter: Meter, mov
     ("step", "most"),
     [("publish", 15), ("claim", 12), ("settle", 24), ("promote", 17), ("cancel", 18), ("extend", 5)],
 )
-async def test_what_one_message_alone_costs(
-    store: Store, meter: Meter, move_clock: MoveClock, step: str, most: int
-) -> None:
-    await every_step(store, meter, move_clock)
-    used = await every_step(store, meter, move_clock)
+async def test_what_one_message_alone_costs(store: Store, meter: Meter, step: str, most: int) -> None:
+    await every_step(store, meter)
+    used = await every_step(store, meter)
     assert used[step].total() <= most, used[step]
     assert used[step]["evalsha"] == 1
 

@@ -1,15 +1,19 @@
 """move_clock.lua, and what follows the clock of messages."""
 
 import asyncio
+from collections import Counter
 from typing import Any
 
 import pytest
 
+from qstash_clone.domain.filters import Filter
+from qstash_clone.domain.log import LogEntry
 from qstash_clone.domain.message import Deduplication, State
 from qstash_clone.domain.virtual_clock import Advance, Freeze, MoveTo, VirtualClock
 from qstash_clone.errors import InvalidRequest, StorageUnavailable
 from qstash_clone.settings import Settings
 from qstash_clone.storage import scripts
+from qstash_clone.storage.interface import SettleResult
 from qstash_clone.storage.keys import PartitionKeys
 from qstash_clone.storage.scripts import Script, ScriptRunner
 from qstash_clone.storage.store import Store
@@ -17,8 +21,9 @@ from qstash_clone.storage.virtual_clock_store import RedisVirtualClockStore
 from tests.storage.conftest import Look
 from tests.support.eventually import eventually
 from tests.support.lossy_proxy import LossyProxy
-from tests.support.messages import claim_all, claim_one, delivered, new_message, publish
+from tests.support.messages import claim_all, claim_one, dead_letter, delivered, failed, new_message, publish
 
+ALL = Filter()
 DAY_MS = 86_400_000
 PATIENCE_MS = 20_000
 """Within which a test is over, however slow the machine is."""
@@ -206,3 +211,89 @@ async def test_a_lease_keeps_real_time(store: Store, settings: Settings) -> None
     assert await claim_all(store, "w2", reclaim=True) == []
     assert await store.delivery.extend(0, "w1", [claim]) == []
     assert (await store.admin.stats()).workers == 1
+
+
+async def log_of(store: Store, selection: Filter = ALL) -> list[LogEntry]:
+    return (await store.admin.read_log(selection, cursor=None, count=100, newest_first=False)).entries
+
+
+async def test_the_log_is_dated_by_the_clock_of_messages(store: Store) -> None:
+    before = await publish(store)
+    await store.delivery.settle(delivered(await claim_one(store)))
+    moved = await store.virtual_clock.move_clock(Advance(7 * DAY_MS))
+    after = await publish(store)
+    await store.delivery.settle(failed(await claim_one(store)))
+    entries = await log_of(store)
+    assert "".join(entry.event for entry in entries) == "CADCAEF"
+    assert [entry.stored.id for entry in entries] == [before] * 3 + [after] * 4
+    assert [entry.time_ms >= moved.now_ms for entry in entries] == [False] * 3 + [True] * 4
+    assert entries[-1].time_ms < moved.now_ms + PATIENCE_MS
+    assert [entry.stored.id for entry in await log_of(store, Filter(from_ms=moved.now_ms))] == [after] * 4
+    for message_id, letters in ((before, "CAD"), (after, "CAEF")):
+        found = await log_of(store, Filter(message_ids=frozenset([message_id])))
+        assert "".join(entry.event for entry in found) == letters
+
+
+async def test_dead_letters_are_dated_by_the_clock_of_messages(store: Store, settings: Settings) -> None:
+    moved = await store.virtual_clock.move_clock(Advance(7 * DAY_MS))
+    letter = await dead_letter(store)
+    found = await store.admin.get_dead_letter(letter)
+    assert found is not None
+    assert 0 <= int(letter.partition("-")[0]) - moved.now_ms < PATIENCE_MS
+    await store.virtual_clock.move_clock(Advance(settings.dlq_retention_ms - PATIENCE_MS))
+    await store.delivery.expire(0, 100)
+    assert await store.admin.get_dead_letter(letter) == found
+    await store.virtual_clock.move_clock(Advance(2 * PATIENCE_MS))
+    await store.delivery.expire(0, 100)
+    assert await store.admin.get_dead_letter(letter) is None
+
+
+@pytest.mark.parametrize("partitions", [1, 3])
+async def test_while_the_clock_stands_still_everything_has_a_place_in_one_millisecond(
+    store: Store, partitions: int
+) -> None:
+    frozen = await store.virtual_clock.move_clock(Freeze(True))
+    for _ in range(3):
+        for partition in range(partitions):
+            message = new_message(store, id=store.delivery.new_message_id(partition))
+            await store.publishing.publish(message)
+            await store.delivery.settle(failed(await claim_one(store, partition=partition)))
+    entries = await log_of(store)
+    assert {entry.time_ms for entry in entries} == {frozen.now_ms}
+    assert Counter(entry.event for entry in entries) == dict.fromkeys("CAEF", 3 * partitions)
+    page = await store.admin.list_dead_letters(cursor=None, count=100, newest_first=False)
+    letters = [entry.dlq_id for entry in page.entries]
+    assert len(set(letters)) == 3 * partitions
+    assert {letter.partition("-")[0] for letter in letters} == {str(frozen.now_ms)}
+
+
+async def test_the_log_goes_on_in_order_when_the_clock_runs_again(store: Store) -> None:
+    for is_frozen in (True, False, True, False):
+        await store.virtual_clock.move_clock(Freeze(is_frozen))
+        for _ in range(3):
+            await publish(store)
+    entries = await log_of(store)
+    assert len(entries) == 12
+    assert [entry.time_ms for entry in entries] == sorted(entry.time_ms for entry in entries)
+
+
+async def test_retention_follows_the_clock_and_repeated_calls_keep_real_time(
+    store: Store, settings: Settings, look: Look
+) -> None:
+    message_id = await publish(store)
+    claim = await claim_one(store)
+    await store.delivery.settle(delivered(claim))
+    await store.virtual_clock.move_clock(Advance(settings.log_retention_ms + PATIENCE_MS))
+    await store.delivery.expire(0, 100)
+    assert await log_of(store) == []
+    assert await store.admin.get_message(message_id) is None
+    assert await store.delivery.settle(delivered(claim)) is SettleResult.SETTLED, "by an earlier try of the same call"
+    assert look().finished_bytes == 0
+
+
+async def test_what_waits_outlives_any_retention(store: Store) -> None:
+    message_id = await publish(store, delay_ms=10)
+    await store.virtual_clock.move_clock(Advance(10_000 * DAY_MS))
+    await store.delivery.expire(0, 100)
+    await store.delivery.promote(0, 10)
+    assert (await claim_one(store)).id == message_id

@@ -49,6 +49,10 @@ local ID_BYTES = 12
 -- The record of a message whose last entry goes. age_ms: since that entry was written.
 local function drop_record(id, age_ms)
   local key = message_key(partition.prefix, id)
+  if partition.is_moved then
+    -- Nobody knows how long ago that really was, and calls are repeated in real time.
+    age_ms = 0
+  end
   if age_ms < grace_ms then
     redis.call('PEXPIRE', key, grace_ms - age_ms)
   else
@@ -76,7 +80,7 @@ local function shorten_log()
     end
     local value = entry[2][2]
     if LAST_ENTRY[string.byte(value)] then
-      drop_record(string.sub(value, 2, ID_BYTES + 1), partition.real_ms - entry_ms)
+      drop_record(string.sub(value, 2, ID_BYTES + 1), partition.now_ms - entry_ms)
       freed_bytes = freed_bytes + (#value > ID_BYTES + 1 and struct.unpack('>I4', value, ID_BYTES + 2) or 0)
       shed = shed + (is_old and 0 or 1)
     end

@@ -105,7 +105,7 @@ local function settle(entry_id, id, generation, kind, delay_ms, attempt, callbac
   look_at_place(partition, route)
   if not is_canceled then
     local callbacks = look_at_callbacks(callbacks_at, behind)
-    local dlq_id = kind == 'f' and add_dead_letter(dlq, id, partitions, number)
+    local dlq_id = kind == 'f' and add_dead_letter(partition, dlq, id, partitions, number)
     store_callbacks(callbacks, dlq_id)
   end
   head.claims = 0

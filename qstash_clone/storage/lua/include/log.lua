@@ -8,6 +8,6 @@ Z is no transition: a dead letter was taken out of the queue; 4 bytes as for D a
 ]]
 local function log_event(partition, log, letter, id, details)
   if log then
-    redis.call('XADD', log, '*', 'e', letter .. id .. (details or ''))
+    append_dated(partition, log, 'e', letter .. id .. (details or ''))
   end
 end

@@ -32,6 +32,7 @@ local function open_partition(meta_key, version)
     real_ms = real_ms,
     is_moved = (fields[3] and fields[3] ~= '0') or fields[6] ~= false,
     is_frozen = fields[6] ~= false,
+    last_entries = {}, -- that this script has dated itself
     current_key = fields[4],
     next_key = fields[5],
   }
@@ -42,9 +43,21 @@ local function last_entry(stream)
   for at = 1, #fields, 2 do
     if fields[at] == 'last-generated-id' then
       local ms, sequence = string.match(fields[at + 1], '^(%d+)-(%d+)$')
-      return tonumber(ms), tonumber(sequence)
+      return {ms = tonumber(ms), sequence = tonumber(sequence)}
     end
   end
+end
+
+local function append_behind(stream, last, field, value)
+  local entry = redis.pcall('XADD', stream, string.format('%.0f-%.0f', last.ms, last.sequence + 1), field, value)
+  if type(entry) == 'string' then
+    last.sequence = last.sequence + 1
+    return entry
+  end
+  if not string.find(entry.err, 'equal or smaller', 1, true) then
+    error(entry.err)
+  end
+  return nil
 end
 
 -- Adds an entry whose id is the time of messages. While that is Redis's own time, Redis knows how to number them.
@@ -52,16 +65,15 @@ local function append_dated(partition, stream, field, value)
   if not partition.is_moved then
     return redis.call('XADD', stream, '*', field, value)
   end
-  local entry = redis.pcall('XADD', stream, string.format('%.0f-0', partition.now_ms), field, value)
-  if type(entry) == 'string' then
-    return entry
+  local last = partition.last_entries[stream] or {ms = partition.now_ms, sequence = -1}
+  local entry = append_behind(stream, last, field, value)
+  if not entry then
+    -- Not the first of its millisecond, which lasts for as long as the clock stands still.
+    last = last_entry(stream)
+    entry = append_behind(stream, last, field, value)
   end
-  if not string.find(entry.err, 'equal or smaller', 1, true) then
-    error(entry.err)
-  end
-  -- Not the first of its millisecond, which lasts for as long as the clock stands still.
-  local ms, sequence = last_entry(stream)
-  return redis.call('XADD', stream, string.format('%.0f-%.0f', ms, sequence + 1), field, value)
+  partition.last_entries[stream] = last
+  return entry
 end
 
 -- An entry without an id: whoever takes it looks at the timers again.
