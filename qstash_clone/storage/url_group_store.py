@@ -7,7 +7,6 @@ import msgspec
 
 from qstash_clone.domain.url_groups import UrlGroup
 from qstash_clone.errors import StorageError, StorageUnavailable
-from qstash_clone.storage.access import store_time_ms
 from qstash_clone.storage.commands import RedisCommands
 from qstash_clone.storage.scripts import ScriptRunner
 
@@ -48,8 +47,10 @@ class RedisUrlGroupStore:
         self, name: str, change: Callable[[UrlGroup | None, int], UrlGroup | None]
     ) -> UrlGroup | None:
         for _ in range(MAX_RACES):
-            encoded, time = await self._commands.ask_all([("HGET", self._key, name), ("TIME",)])
-            group = change(None if encoded is None else _decode(name, encoded), store_time_ms(time, None))
+            encoded, (seconds, micros) = await self._commands.ask_all([("HGET", self._key, name), ("TIME",)])
+            # Redis's own time: groups are no messages, whose clock can be moved.
+            now_ms = seconds * 1000 + micros // 1000
+            group = change(None if encoded is None else _decode(name, encoded), now_ms)
             expected, wanted = encoded or b"", b"" if group is None else _encode(group)
             if wanted == expected:
                 return group
