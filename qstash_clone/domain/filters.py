@@ -4,9 +4,10 @@ import re
 
 import msgspec
 
+from qstash_clone.domain.lanes import parse_route
 from qstash_clone.domain.lifecycle import LogEvent
 from qstash_clone.domain.log import LogEntry
-from qstash_clone.domain.message import DeadLetter, StoredMessage
+from qstash_clone.domain.message import DeadLetter, Extras, StoredMessage
 from qstash_clone.domain.urls import origin_of
 from qstash_clone.ids import MessageId
 
@@ -24,7 +25,9 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
     paths: frozenset[str] | None = None
     """Without the query; `/` where the URL has none."""
     url_groups: frozenset[str] | None = None
+    """The group that the message was published to."""
     queue_names: frozenset[str] | None = None
+    """The queue that the message is a member of; callbacks are members of none."""
     schedule_ids: frozenset[str] | None = None
     flow_control_keys: frozenset[str] | None = None
     labels: frozenset[str] | None = None
@@ -74,15 +77,26 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
             and (self.hosts is None or not self.hosts.isdisjoint(hosts_of(message.url)))
             and (self.paths is None or path_of(message.url) in self.paths)
             and (self.response_statuses is None or _status(stored) in self.response_statuses)
-            # No message belongs to a group, a queue, a schedule or a flow-control key.
-            and self.url_groups is None
-            and self.queue_names is None
-            and self.schedule_ids is None
-            and self.flow_control_keys is None
+            and self._matches_origin(message.extras or _NO_EXTRAS)
+            and self._matches_route(stored.lane)
+        )
+
+    def _matches_origin(self, extras: Extras) -> bool:
+        return (self.url_groups is None or extras.url_group in self.url_groups) and (
+            self.schedule_ids is None or extras.schedule_id in self.schedule_ids
+        )
+
+    def _matches_route(self, text: str) -> bool:
+        if self.queue_names is None and self.flow_control_keys is None:
+            return True
+        route = parse_route(text)
+        return (self.queue_names is None or route.queue in self.queue_names) and (
+            self.flow_control_keys is None or route.flow_control_key in self.flow_control_keys
         )
 
 
 _NO_CONDITION = Filter()
+_NO_EXTRAS = Extras()
 
 
 def _status(stored: StoredMessage) -> int:

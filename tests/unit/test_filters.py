@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from qstash_clone.domain.filters import Filter, hosts_of, path_of
 from qstash_clone.domain.lifecycle import LogEvent
 from qstash_clone.domain.log import LogEntry
-from qstash_clone.domain.message import AttemptRecord, DeadLetter, Message, State, StoredMessage
+from qstash_clone.domain.message import AttemptRecord, DeadLetter, Extras, Message, State, StoredMessage
 from qstash_clone.ids import MessageId
 
 ID = MessageId(b"\x01" * 12)
@@ -73,6 +73,38 @@ def test_other_values_are_not_selected(fields: dict[str, Any]) -> None:
     assert not selection.matches(STORED)
     assert not selection.matches_entry(ENTRY)
     assert not selection.matches_dead_letter(LETTER)
+
+
+MEMBER = msgspec.structs.replace(
+    STORED,
+    lane="q:orders f:tenant-7",
+    message=Message(url="https://e.com", extras=Extras(url_group="both", schedule_id="scd_1")),
+)
+CALLBACK = msgspec.structs.replace(STORED, lane=f"h:e.com s:orders/{ID.hex()}", message=Message(url="https://e.com"))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("url_groups", "both"), ("schedule_ids", "scd_1"), ("queue_names", "orders"), ("flow_control_keys", "tenant-7")],
+)
+def test_what_a_message_belongs_to(field: str, value: str) -> None:
+    def asks_for(*values: str) -> Filter:
+        return msgspec.structs.replace(Filter(), **{field: frozenset(values)})
+
+    assert asks_for(value, "x").matches(MEMBER)
+    assert not asks_for("x").matches(MEMBER)
+    assert not asks_for(value).matches(STORED)
+
+
+def test_queue_and_key_are_looked_for_where_they_are() -> None:
+    assert not Filter(queue_names=frozenset({"tenant-7"})).matches(MEMBER)
+    assert not Filter(flow_control_keys=frozenset({"orders"})).matches(MEMBER)
+    both = Filter(queue_names=frozenset({"orders"}), flow_control_keys=frozenset({"tenant-8"}))
+    assert not both.matches(MEMBER)
+
+
+def test_a_callback_of_a_member_is_no_member() -> None:
+    assert not Filter(queue_names=frozenset({"orders"})).matches(CALLBACK)
 
 
 def test_all_fields_have_to_match() -> None:
