@@ -40,6 +40,10 @@ ATTEMPT_SETTLED: Final = "attempt.settled"
 LEASE_LOST: Final = "lease.lost"
 CLAIM_FAILED: Final = "claim.failed"
 TIMERS_PROMOTED: Final = "timers.promoted"
+SCHEDULE_FIRED: Final = "schedule.fired"
+SCHEDULE_MISSED: Final = "schedule.missed"
+SCHEDULE_FAILED: Final = "schedule.failed"
+SCHEDULE_STUCK: Final = "schedule.stuck"
 WORKER_STARTED: Final = "worker.started"
 WORKER_DRAINING: Final = "worker.draining"
 WORKER_STOPPED: Final = "worker.stopped"
@@ -85,6 +89,16 @@ REDELIVERIES = Counter("redeliveries", "Attempts begun again because an earlier 
 LEASES_LOST = Counter("leases_lost", "Leases that were gone when their worker wanted to renew them or to settle.")
 MESSAGES_QUARANTINED = Counter(
     "messages_quarantined", "Messages dead-lettered because they were claimed too often without a result."
+)
+SCHEDULES_FIRED = Counter("schedules_fired", "Instants of schedules at which something was published.")
+SCHEDULES_MISSED = Counter(
+    "schedules_missed", "Times a schedule was so late that instants of it were passed over, after an outage."
+)
+SCHEDULES_FAILED = Counter(
+    "schedules_failed", "Instants of schedules at which there was nothing to publish to: a URL group gone or empty."
+)
+SCHEDULE_LATENESS = Histogram(
+    "schedule_lateness_seconds", "From an instant of a schedule to the storing of its messages.", _ATTEMPT_BOUNDS_S
 )
 FINISHED_SHED = Counter(
     "finished_messages_shed", "Finished messages dropped from the log before their age, for memory or its length."

@@ -97,6 +97,8 @@ async def _serve(settings: Settings) -> None:
             worker = assemble(
                 settings,
                 store=store.delivery,
+                schedules=store.schedules,
+                url_groups=store.url_groups,
                 transport=transport,
                 clock=clock,
                 health=health,

@@ -5,11 +5,13 @@ import random
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from qstash_clone.clock import Clock
 from qstash_clone.domain.outcome import BackoffPolicy, KeptAnswer
 from qstash_clone.settings import Settings
 from qstash_clone.storage.interface import DeliveryStore
+from qstash_clone.storage.resources import FiringStore, UrlGroupStore
 from worker.claim import ClaimLoop
 from worker.deliver import Deliverer
 from worker.health import Health
@@ -18,6 +20,7 @@ from worker.holdings import Holdings, Slots
 from worker.janitor import JanitorLoop
 from worker.leases import RENEWALS_PER_LEASE, LeaseLoop, ReclaimGate
 from worker.redis_clock import RedisClock
+from worker.scheduler import ScheduleLoop
 from worker.settle import Settler
 from worker.supervisor import Loops, Supervisor
 from worker.timers import TimerLoop
@@ -52,6 +55,8 @@ def assemble(
     settings: Settings,
     *,
     store: DeliveryStore,
+    schedules: FiringStore,
+    url_groups: UrlGroupStore,
     transport: Transport,
     clock: Clock,
     health: Health,
@@ -82,6 +87,24 @@ def assemble(
         TimerLoop(store=store, partition=partition, redis_clock=redis_clocks[partition], clock=clock, health=health)
         for partition in partitions
     ]
+    schedulers = [
+        ScheduleLoop(
+            store=schedules,
+            url_groups=url_groups,
+            partition=partition,
+            max_lateness_ms=settings.schedule_max_lateness_ms or None,
+            clock=clock,
+            health=health,
+            rng=rng,
+        )
+        for partition in partitions
+    ]
+
+    def ring(partition: int) -> None:
+        """Something is due earlier than expected."""
+        timers[partition].wake()
+        schedulers[partition].wake()
+
     deliverer = Deliverer(
         store=store,
         transport=transport,
@@ -113,7 +136,7 @@ def assemble(
                 redis_clock=redis_clocks[partition],
                 lease_ms=lease_ms,
                 deliver=deliverer.start,
-                on_doorbell=timers[partition].wake,
+                on_doorbell=partial(ring, partition),
                 clock=clock,
                 health=health,
                 rng=rng,
@@ -121,6 +144,7 @@ def assemble(
             for partition in partitions
         ],
         timers=timers,
+        schedulers=schedulers,
         janitors=janitors,
     )
     supervisor = Supervisor(

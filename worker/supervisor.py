@@ -18,6 +18,7 @@ from worker.holdings import Delivery, Holdings
 from worker.janitor import JanitorLoop
 from worker.leases import LeaseLoop
 from worker.loop import Loop
+from worker.scheduler import ScheduleLoop
 from worker.timers import TimerLoop
 
 HAND_BACK_SHARE = 0.2
@@ -34,10 +35,11 @@ class Loops:
     leases: LeaseLoop
     claims: Sequence[ClaimLoop]
     timers: Sequence[TimerLoop]
+    schedulers: Sequence[ScheduleLoop]
     janitors: Sequence[JanitorLoop]
 
     def all(self) -> list[Loop[Any]]:
-        return [self.heartbeat, self.leases, *self.timers, *self.claims, *self.janitors]
+        return [self.heartbeat, self.leases, *self.timers, *self.schedulers, *self.claims, *self.janitors]
 
 
 class Supervisor:
@@ -106,7 +108,8 @@ class Supervisor:
         self._health.is_stopping = True
         emit(WORKER_DRAINING, consumer=self._consumer, in_flight=len(self._holdings))
         self._loops.heartbeat.drain()
-        await self._stop([*self._loops.claims, *self._loops.timers, *self._loops.janitors], drain_ends_ms)
+        loops = self._loops
+        await self._stop([*loops.claims, *loops.timers, *loops.schedulers, *loops.janitors], drain_ends_ms)
         await self._within(self._holdings.empty(), drain_ends_ms)
         if len(self._holdings):
             await self._hand_back(max(ends_ms, self._clock.monotonic_ms() + LAST_CALLS_MS))

@@ -5,6 +5,7 @@ from typing import Any
 
 from qstash_clone.domain.message import Claim, Settlement, SettlementKind
 from qstash_clone.domain.outcome import AttemptResult
+from qstash_clone.domain.schedules import Firing, StoredSchedule
 from qstash_clone.ids import MessageId, format_message_id
 from qstash_clone.observability import (
     ATTEMPT_DURATION,
@@ -16,6 +17,14 @@ from qstash_clone.observability import (
     MESSAGE_QUARANTINED,
     MESSAGES_QUARANTINED,
     REDELIVERIES,
+    SCHEDULE_FAILED,
+    SCHEDULE_FIRED,
+    SCHEDULE_LATENESS,
+    SCHEDULE_MISSED,
+    SCHEDULE_STUCK,
+    SCHEDULES_FAILED,
+    SCHEDULES_FIRED,
+    SCHEDULES_MISSED,
     TIMERS_PROMOTED,
     describe,
     emit,
@@ -94,6 +103,54 @@ def promoted(count: int) -> None:
     """Due timers were moved to their lanes."""
     if is_enabled(logging.DEBUG):
         emit(TIMERS_PROMOTED, level=logging.DEBUG, count=count)
+
+
+def schedule_fired(firing: Firing, now_ms: int) -> None:
+    """An instant of a schedule is done, whether it published something or not."""
+    schedule_id = firing.stored.schedule.id
+    if firing.has_missed:
+        SCHEDULES_MISSED.inc()
+        emit(
+            SCHEDULE_MISSED,
+            level=logging.WARNING,
+            schedule_id=schedule_id,
+            first_missed_ms=firing.stored.next_fire_ms,
+            made_up_ms=None if firing.is_too_late else firing.instant_ms,
+        )
+    if firing.is_too_late:
+        return
+    if firing.error is not None:
+        SCHEDULES_FAILED.inc()
+        emit(
+            SCHEDULE_FAILED,
+            level=logging.WARNING,
+            schedule_id=schedule_id,
+            instant_ms=firing.instant_ms,
+            error=firing.error,
+        )
+        return
+    SCHEDULES_FIRED.inc()
+    lateness_ms = now_ms - firing.instant_ms
+    SCHEDULE_LATENESS.observe(lateness_ms / 1000)
+    if is_enabled(logging.INFO):
+        emit(
+            SCHEDULE_FIRED,
+            schedule_id=schedule_id,
+            instant_ms=firing.instant_ms,
+            lateness_ms=lateness_ms,
+            messages=len(firing.messages),
+            message_id=format_message_id(firing.messages[0].id),
+        )
+
+
+def schedule_stuck(stored: StoredSchedule, error: Exception) -> None:
+    """A due schedule could not be fired; it will be tried again."""
+    emit(SCHEDULE_STUCK, level=logging.ERROR, schedule_id=stored.schedule.id, error=str(error) or repr(error))
+
+
+def schedule_unreadable(fault: str) -> None:
+    """A due schedule could not be read; it will be tried again."""
+    emit(SCHEDULE_STUCK, level=logging.ERROR, error=fault)
 
 
 def host_of(url: str) -> str:

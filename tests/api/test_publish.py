@@ -1,7 +1,7 @@
 """`POST /v2/publish/<destination>`: what is stored, what is answered, and what is refused without a trace."""
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -263,9 +263,13 @@ class BrokenStores:
 class BrokenPublishStore:
     def __init__(self, inner: PublishStore, error: Exception) -> None:
         self.new_message_id = inner.new_message_id
+        self.new_message_ids = inner.new_message_ids
         self._error = error
 
     async def publish(self, message: NewMessage) -> Published:
+        raise self._error
+
+    async def fan_out(self, messages: Sequence[NewMessage]) -> Published:
         raise self._error
 
 

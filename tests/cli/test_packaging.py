@@ -56,7 +56,7 @@ def needed_at_run_time() -> set[str]:
 
 @pytest.mark.parametrize("name", ["tools/make-venv", "Dockerfile"])
 def test_locked_packages_are_installed_without_resolving_again(name: str) -> None:
-    """Otherwise a newer release of a package with an extra, which the lock does not name, breaks old versions of pip."""
+    """Otherwise a newer release of a package whose extra the lock does not name breaks old versions of pip."""
     text = (ROOT / name).read_text().replace("\\\n", " ")
     installs = [line for line in text.splitlines() if "install " in line and "requirements.lock" in line]
     assert installs

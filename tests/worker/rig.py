@@ -194,7 +194,7 @@ def build_rig(settings: Settings, store: Store, raw: "redis.asyncio.Redis", cloc
     faulty = FaultyStore(store.delivery)
     transport = FakeTransport()
     consumer = new_consumer_name()
-    worker, health = build_worker(settings, faulty, transport, clock, consumer)
+    worker, health = build_worker(settings, faulty, transport, clock, consumer, store)
     return Rig(
         settings=settings,
         real_store=store,
@@ -209,12 +209,14 @@ def build_rig(settings: Settings, store: Store, raw: "redis.asyncio.Redis", cloc
 
 
 def build_worker(
-    settings: Settings, store: FaultyStore, transport: FakeTransport, clock: Clock, consumer: str
+    settings: Settings, store: FaultyStore, transport: FakeTransport, clock: Clock, consumer: str, real_store: Store
 ) -> tuple[Worker, Health]:
     health = Health(clock)
     worker = assemble(
         settings,
         store=store,
+        schedules=real_store.schedules,
+        url_groups=real_store.url_groups,
         transport=transport,
         clock=clock,
         health=health,

@@ -46,7 +46,9 @@ class Live:
         self.store = FaultyStore(store.delivery)
         self.transport = FakeTransport()
         self.consumer = self.rig.consumer
-        self.worker, self.health = build_worker(settings, self.store, self.transport, SystemClock(), self.consumer)
+        self.worker, self.health = build_worker(
+            settings, self.store, self.transport, SystemClock(), self.consumer, store
+        )
         self.task = asyncio.create_task(self.worker.supervisor.run())
 
     async def stop(self) -> None:
