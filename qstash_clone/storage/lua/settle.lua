@@ -149,6 +149,6 @@ while at <= #ARGV do
   at = behind
 end
 count_finished(partition, meta)
-end_of_storing(partition)
 admit(partition, 2 * #reply + 8)
+end_of_storing(partition)
 return reply

@@ -89,9 +89,11 @@ local function block_lane(partition, lane, reopens_ms)
   end
 end
 
+-- What held the lane up is gone. `admit` has to follow in the same script, or `admit_reopened`.
 local function unblock(partition, lane)
   redis.call('RPUSH', partition.ring, lane)
   redis.call('SREM', partition.blocked, lane)
+  partition.has_reopened = true
 end
 
 local function unpark(partition, lane)
@@ -99,11 +101,10 @@ local function unpark(partition, lane)
   redis.call('SREM', partition.parked, lane)
 end
 
--- The limits of a lane have changed. `admit` has to follow in the same script.
+-- The limits of a lane have changed.
 local function reopen_lane(partition, lane)
   if redis.call('SISMEMBER', partition.blocked, lane) == 1 then
     unblock(partition, lane)
-    partition.has_reopened = true
   elseif redis.call('SISMEMBER', partition.parked, lane) == 1 then
     unpark(partition, lane)
     partition.has_reopened = true
@@ -297,6 +298,7 @@ local TURNS = {h = take_turn_of_host, f = take_turn_of_flow, q = take_turn_of_qu
 
 -- Gives turns round-robin, at most `limit` of them.
 local function admit(partition, limit)
+  partition.has_reopened = false
   partition.free = free_places(partition)
   redis.call('SCARD', partition.parked)
   while limit > 0 and partition.free > 0 do
@@ -313,7 +315,7 @@ local function admit(partition, limit)
   end
 end
 
--- After changes of limits.
+-- After changes of limits, and after what ended otherwise than by a settlement.
 local TURNS_AFTER_CHANGE = 32
 local function admit_reopened(partition)
   if partition.has_reopened then
