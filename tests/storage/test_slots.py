@@ -199,3 +199,14 @@ async def test_a_dead_letter_of_a_deleted_queue_makes_it_anew(store: Store) -> N
     again = await store.admin.retry_dead_letter(letter.dlq_id)
     assert (await shown_queue(store)).lag == 1
     assert await claimed(store) == [again]
+
+
+async def test_slot_holders_keep_their_order_through_a_pause(store: Store) -> None:
+    """Whoever looks at them meanwhile, and however few at a time."""
+    await put_queue(store, parallelism=5)
+    ids = [await enqueue(store) for _ in range(7)]
+    await put_queue(store, is_paused=True)
+    for limit in (1, 2, 1, 1):
+        assert await claimed(store, limit=limit) == []
+    await put_queue(store, is_paused=False)
+    assert await claimed(store) == ids[:5]

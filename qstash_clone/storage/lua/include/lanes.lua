@@ -223,6 +223,13 @@ local function take_turn_of_host(partition, lane)
   end
 end
 
+-- Those that claim has put back stand at the head of a list, and the last of them has left it now.
+local function forget_put_back(partition, lane, limits, id)
+  if limits.last_put_back == id then
+    redis.call('HDEL', limits_key(partition, lane), 'b')
+  end
+end
+
 local function take_turn_of_flow(partition, flow)
   local list = partition.prefix .. 'l:' .. flow
   local waiting = redis.call('LLEN', list)
@@ -250,6 +257,7 @@ local function take_turn_of_flow(partition, flow)
     redis.call('HINCRBY', limits_key(partition, flow), 'z', -1)
   end
   redis.call('LPOP', list)
+  forget_put_back(partition, flow, limits, id)
   if waiting > 1 then
     redis.call('LMOVE', partition.ring, partition.ring, 'LEFT', 'RIGHT')
   else
@@ -287,6 +295,7 @@ local function take_turn_of_queue(partition, queue)
     enter(partition, route, id)
   end
   redis.call('LPOP', from)
+  forget_put_back(partition, queue, limits, id)
   if waiting + returned > 1 then
     redis.call('LMOVE', partition.ring, partition.ring, 'LEFT', 'RIGHT')
   else
