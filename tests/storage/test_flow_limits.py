@@ -1,7 +1,5 @@
 """Limits of flow-control keys where attempts start: rate windows, parallelism, and the order of what they hold up."""
 
-
-
 from qstash_clone.domain.lanes import flow_control_lane
 from qstash_clone.ids import MessageId
 from qstash_clone.storage.store import Store

@@ -210,3 +210,17 @@ async def test_slot_holders_keep_their_order_through_a_pause(store: Store) -> No
         assert await claimed(store, limit=limit) == []
     await put_queue(store, is_paused=False)
     assert await claimed(store) == ids[:5]
+
+
+async def test_a_queue_that_was_paused_when_it_was_emptied_and_deleted_begins_anew(store: Store, look: Look) -> None:
+    """Ids of cancelled members may still stand in its line."""
+    for number in range(30):
+        await put_queue(store, f"paused-{number}", is_paused=True)
+        await enqueue(store, f"paused-{number}")
+    await put_queue(store, is_paused=True)
+    old = await enqueue(store)
+    await store.admin.cancel(old)
+    assert await store.queues.delete_queue(QUEUE)
+    assert LANE not in look().blocked
+    new = await enqueue(store)
+    assert await claimed(store) == [new]
