@@ -6,8 +6,11 @@ import pytest
 
 from qstash_clone.domain.lanes import queue_lane
 from qstash_clone.domain.message import State
+from qstash_clone.errors import StorageError
+from qstash_clone.storage.keys import PartitionKeys
 from qstash_clone.storage.store import Store
 from tests.storage.conftest import AgeLeases, Look, MoveClock
+from tests.support.damage import damaged
 from tests.support.lanes import KEY, QUEUE, claimed, enqueue, new_report, put_queue, shown_key, shown_queue
 from tests.support.messages import claim_all, claim_one, delivered, failed, reported, retry
 
@@ -224,3 +227,25 @@ async def test_a_queue_that_was_paused_when_it_was_emptied_and_deleted_begins_an
     assert LANE not in look().blocked
     new = await enqueue(store)
     assert await claimed(store) == [new]
+
+
+async def test_a_repeated_settlement_does_not_wait_again_for_a_callback_that_is_over(
+    store: Store, keys: PartitionKeys, redis_client: Any, look: Look, move_clock: MoveClock
+) -> None:
+    """The settlement broke off behind its callback, which was delivered before it was repeated."""
+    first, second = await enqueue(store), await enqueue(store)
+    claim = await claim_one(store)
+    callback = new_report(store, claim)
+    settlement = reported(retry(claim, delay_ms=1000), callback)
+    async with damaged(redis_client, keys.timers):
+        with pytest.raises(StorageError):
+            await store.delivery.settle(settlement)
+    await store.delivery.settle(delivered(await claim_one(store)))
+    await store.delivery.settle(settlement)
+    assert look().callbacks == {}
+    await move_clock(1000)
+    await store.delivery.promote(0, 10)
+    claim = await claim_one(store)
+    assert claim.id == first
+    await store.delivery.settle(delivered(claim))
+    assert await claimed(store) == [second]
