@@ -249,3 +249,17 @@ async def test_a_repeated_settlement_does_not_wait_again_for_a_callback_that_is_
     assert claim.id == first
     await store.delivery.settle(delivered(claim))
     assert await claimed(store) == [second]
+
+
+async def test_members_after_a_deletion_are_due_by_a_clock_that_was_set_back(
+    store: Store, move_clock: MoveClock
+) -> None:
+    await enqueue(store)
+    claim = await claim_one(store)
+    assert await store.queues.delete_queue(QUEUE)
+    await move_clock(-86_400_000)
+    delayed = await enqueue(store, delay_ms=1000)
+    await store.delivery.settle(delivered(claim))
+    await move_clock(1000)
+    await store.delivery.promote(0, 10)
+    assert await claimed(store) == [delayed]
