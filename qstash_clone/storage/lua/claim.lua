@@ -148,6 +148,10 @@ local function pass_flow(entry_id, id, head, route)
     return false
   end
   redis.call('SADD', holders, id)
+  if head.state == ACTIVE then
+    -- A lost attempt that had no place any more, because its key was reset, has one again.
+    redis.call('SADD', partition.prefix .. 'a:' .. flow, id)
+  end
   if limits.rate == 0 then
     return true
   end
