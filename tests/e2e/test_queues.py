@@ -7,43 +7,16 @@ import pytest
 
 from tests.support.client import Client
 from tests.support.eventually import eventually
-from tests.support.receiver import ReceivedRequest, Receiver, Reply
+from tests.support.gates import PASSES_BY, Gates, arrived_paths
+from tests.support.receiver import Receiver
 
 AT_ONCE = ("Upstash-Retry-Delay", "0")
-
-
-class Gates:
-    """A receiver whose answers wait until a test gives them, each path on its own."""
-
-    def __init__(self, receiver: Receiver) -> None:
-        self.receiver = receiver
-        self._gates: dict[str, asyncio.Event] = {}
-        receiver.handler = self._reply
-
-    def _reply(self, request: ReceivedRequest) -> Reply:
-        return Reply() if request.path == "/passes-by" else Reply(after=self._gate(request.path))
-
-    def _gate(self, path: str) -> asyncio.Event:
-        return self._gates.setdefault(path, asyncio.Event())
-
-    def open(self, *paths: str) -> None:
-        for path in paths:
-            self._gate(path).set()
 
 
 @pytest.fixture
 def queue(receiver: Receiver) -> str:
     """A queue that no other test uses."""
     return f"queue-{receiver.port}"
-
-
-@pytest.fixture
-def gates(receiver: Receiver) -> Gates:
-    return Gates(receiver)
-
-
-def paths(receiver: Receiver) -> list[str]:
-    return [request.path for request in receiver.requests if request.path != "/passes-by"]
 
 
 async def shown(client: Client, queue: str) -> dict[str, Any]:
@@ -63,11 +36,11 @@ async def test_members_arrive_one_after_the_other(client: Client, receiver: Rece
     for number in range(5):
         await receiver.wait_for(1, path=f"/{number}")
         await client.pass_by(receiver)
-        assert paths(receiver) == [f"/{earlier}" for earlier in range(number + 1)]
+        assert gates.paths == [f"/{earlier}" for earlier in range(number + 1)]
         gates.open(f"/{number}")
     await has_lag(client, queue, 0)
-    arrived = [request for request in receiver.requests if request.path != "/passes-by"]
-    assert [request.header("Upstash-Message-Id") for request in arrived] == ids
+    arrived = [request.header("Upstash-Message-Id") for request in receiver.requests if request.path != PASSES_BY]
+    assert arrived == ids
 
 
 async def test_a_retrying_member_keeps_its_slot_and_a_failed_one_does_not_stop_the_queue(
@@ -79,7 +52,7 @@ async def test_a_retrying_member_keeps_its_slot_and_a_failed_one_does_not_stop_t
     await client.enqueue(queue, f"{receiver.url}/recovers", headers=[("Upstash-Retries", "2"), AT_ONCE])
     await client.enqueue(queue, f"{receiver.url}/last")
     await receiver.wait_for(1, path="/last")
-    assert paths(receiver) == ["/fails", "/fails", "/recovers", "/recovers", "/recovers", "/last"]
+    assert arrived_paths(receiver) == ["/fails", "/fails", "/recovers", "/recovers", "/recovers", "/last"]
     letter = await client.dead_letter_of(first)
     assert letter is not None
     assert letter["queueName"] == queue
@@ -97,7 +70,7 @@ async def test_a_waiting_retry_keeps_its_slot_until_it_is_cancelled(
 
     await eventually(waits_for_its_retry)
     await client.pass_by(receiver)
-    assert paths(receiver) == ["/fails"]
+    assert arrived_paths(receiver) == ["/fails"]
     assert (await client.cancel(failing)).json() == {"cancelled": 1}
     await receiver.wait_for(1, path="/next")
 
@@ -123,7 +96,7 @@ async def test_callbacks_keep_the_slot_with_their_retries(
     await receiver.wait_for(2, path="/failure")
     await receiver.wait_for(1, path="/callback")
     await client.pass_by(receiver)
-    assert "/next" not in paths(receiver)
+    assert "/next" not in gates.paths
     assert (await shown(client, queue))["lag"] == 1, "callbacks are no members"
     gates.open("/callback")
     await receiver.wait_for(1, path="/next")
@@ -135,18 +108,18 @@ async def test_parallelism(client: Client, receiver: Receiver, queue: str, gates
         await client.enqueue(queue, f"{receiver.url}/{number}")
     await receiver.wait_for(2)
     await client.pass_by(receiver)
-    assert sorted(paths(receiver)) == ["/0", "/1"]
+    assert sorted(gates.paths) == ["/0", "/1"]
     gates.open("/1")
     await receiver.wait_for(1, path="/2")
     await client.pass_by(receiver)
-    assert sorted(paths(receiver)) == ["/0", "/1", "/2"]
+    assert sorted(gates.paths) == ["/0", "/1", "/2"]
     await client.send("POST", "/v2/queues", {"queueName": queue, "parallelism": 3})
     await receiver.wait_for(1, path="/3")
     await client.send("POST", "/v2/queues", {"queueName": queue, "parallelism": 1})
     gates.open("/0", "/2")
     await has_lag(client, queue, 3)
     await client.pass_by(receiver)
-    assert sorted(paths(receiver)) == ["/0", "/1", "/2", "/3"], "one that holds a slot finishes, and no other begins"
+    assert sorted(gates.paths) == ["/0", "/1", "/2", "/3"], "one that holds a slot finishes, and no other begins"
     gates.open("/3")
     await receiver.wait_for(1, path="/4")
     gates.open("/4", "/5")
@@ -167,11 +140,11 @@ async def test_a_paused_queue_begins_no_attempt(client: Client, receiver: Receiv
 
     await eventually(is_retried)
     await client.pass_by(receiver)
-    assert paths(receiver) == ["/0"]
+    assert arrived_paths(receiver) == ["/0"]
     assert (await shown(client, queue)).items() >= {"paused": True, "lag": 2}.items()
     await client.send("POST", f"/v2/queues/{queue}/resume")
     await receiver.wait_for(1, path="/1")
-    assert paths(receiver) == ["/0", "/0", "/1"]
+    assert arrived_paths(receiver) == ["/0", "/0", "/1"]
 
 
 async def test_a_paused_queue_is_created_and_resumed_by_upserts(client: Client, receiver: Receiver, queue: str) -> None:
@@ -232,7 +205,7 @@ async def test_a_deleted_queue_cancels_what_waits(client: Client, receiver: Rece
     gates.open("/again")
     await client.enqueue(queue, f"{receiver.url}/again")
     await receiver.wait_for(1, path="/again")
-    assert paths(receiver) == ["/in-flight", "/again"]
+    assert gates.paths == ["/in-flight", "/again"]
 
 
 async def test_a_repeat_is_not_enqueued(client: Client, receiver: Receiver, queue: str) -> None:
@@ -242,7 +215,7 @@ async def test_a_repeat_is_not_enqueued(client: Client, receiver: Receiver, queu
     assert (answer.status, answer.json()) == (202, {"messageId": message_id, "deduplicated": True})
     await client.enqueue(queue, f"{receiver.url}/last")
     await receiver.wait_for(1, path="/last")
-    assert paths(receiver) == ["/once", "/last"]
+    assert arrived_paths(receiver) == ["/once", "/last"]
 
 
 async def test_members_with_a_flow_control_key_stand_under_both_limits(
@@ -255,11 +228,11 @@ async def test_members_with_a_flow_control_key_stand_under_both_limits(
     await receiver.wait_for(2)
     await client.enqueue(queue, f"{receiver.url}/without-key")
     await client.pass_by(receiver)
-    assert sorted(paths(receiver)) == ["/0", "/1"], "the third holds a slot and waits for the key"
+    assert sorted(gates.paths) == ["/0", "/1"], "the third holds a slot and waits for the key"
     assert (await client.send("GET", f"/v2/flowControl/{queue}"))["waitListSize"] == 1
     gates.open("/0", "/1", "/2", "/3", "/without-key")
     await has_lag(client, queue, 0)
-    assert sorted(paths(receiver)) == ["/0", "/1", "/2", "/3", "/without-key"]
+    assert sorted(gates.paths) == ["/0", "/1", "/2", "/3", "/without-key"]
 
 
 async def test_a_bad_member_changes_nothing(client: Client, receiver: Receiver, queue: str) -> None:

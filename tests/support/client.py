@@ -10,6 +10,7 @@ import jwt
 from qstash import Receiver as SignatureReceiver
 
 from qstash_clone.settings import Settings
+from tests.support.gates import PASSES_BY
 from tests.support.raw_http import Answer, Headers, RawHttp
 from tests.support.receiver import ReceivedRequest, Receiver
 
@@ -59,10 +60,10 @@ class Client:
         return [event["state"] for event in reversed(events)]
 
     async def pass_by(self, receiver: Receiver) -> None:
-        """A plain message is delivered to `/passes-by`: what was free to go before it has gone as well."""
-        before = sum(request.path == "/passes-by" for request in receiver.requests)
-        await self.publish(f"{receiver.url}/passes-by")
-        await receiver.wait_for(before + 1, path="/passes-by")
+        """A plain message is delivered: what was free to go before it has gone as well."""
+        before = sum(request.path == PASSES_BY for request in receiver.requests)
+        await self.publish(receiver.url + PASSES_BY)
+        await receiver.wait_for(before + 1, path=PASSES_BY)
 
     async def cancel(self, message_id: str) -> Answer:
         return await self.call("DELETE", f"/v2/messages/{message_id}")

@@ -89,9 +89,11 @@ local function block_lane(partition, lane, reopens_ms)
   end
 end
 
+-- The lane gets its turns back. `admit` has to follow in the same script: it may be long until somebody else calls it.
 local function unblock(partition, lane)
   redis.call('RPUSH', partition.ring, lane)
   redis.call('SREM', partition.blocked, lane)
+  partition.has_reopened = true
 end
 
 local function unpark(partition, lane)
@@ -103,7 +105,6 @@ end
 local function reopen_lane(partition, lane)
   if redis.call('SISMEMBER', partition.blocked, lane) == 1 then
     unblock(partition, lane)
-    partition.has_reopened = true
   elseif redis.call('SISMEMBER', partition.parked, lane) == 1 then
     unpark(partition, lane)
     partition.has_reopened = true
@@ -313,7 +314,7 @@ local function admit(partition, limit)
   end
 end
 
--- After changes of limits.
+-- After changes of limits, and after what was cancelled gave back a slot or its part of a key's limits.
 local TURNS_AFTER_CHANGE = 32
 local function admit_reopened(partition)
   if partition.has_reopened then
