@@ -2,6 +2,7 @@
 
 import asyncio
 
+from tests.support.eventually import eventually
 from tests.support.receiver import ReceivedRequest, Receiver, Reply
 
 PASSES_BY = "/passes-by"
@@ -21,6 +22,11 @@ class Gates:
     def paths(self) -> list[str]:
         """Of what has arrived, in order, but for what passed by."""
         return arrived_paths(self._receiver)
+
+    async def wait_for(self, count: int) -> list[str]:
+        """Wait until at least so many requests have arrived, not counting what passed by; their paths."""
+        await eventually(lambda: len(self.paths) >= count, what=f"{count} arrivals, of which there are {self.paths}")
+        return self.paths
 
     def open(self, *paths: str) -> None:
         """Answer these paths, now and from now on."""
