@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import TypeVar, get_args
 from urllib.parse import urlsplit
 
+from qstash_clone.domain.host_overrides import parse_host_overrides
+
 _T = TypeVar("_T")
 
 
@@ -156,6 +158,17 @@ def destinations(text: str) -> tuple[str, ...]:
     if not all(_is_network(word) or re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?", word) for word in words):
         raise ValueError("networks such as 10.0.0.0/8 or host names, separated by commas")
     return tuple(word.lower() for word in words)
+
+
+def host_overrides(text: str) -> tuple[str, ...]:
+    words = tuple(word.lower() for word in _words(text))
+    try:
+        parse_host_overrides(words)
+    except ValueError:
+        raise ValueError(
+            "pairs such as example.com:443=127.0.0.1:9443, separated by commas, each host and port once"
+        ) from None
+    return words
 
 
 def _is_network(word: str) -> bool:

@@ -388,6 +388,14 @@ class Settings:
         parse=rules.path,
         default_text="none",
     )
+    host_overrides: tuple[str, ...] = rules.setting(
+        (),
+        _DELIVERY,
+        "Addresses that are dialled for hosts instead of those that a name server tells, separated by commas: "
+        "`example.com:443=127.0.0.1:9443`.",
+        parse=rules.host_overrides,
+        default_text="none",
+    )
 
     message_log: bool = rules.setting(
         True,

@@ -47,6 +47,7 @@ def test_every_setting_is_read_from_its_own_variable() -> None:
         "QSTASH_CLONE_LOG_FORMAT": "TEXT",
         "QSTASH_CLONE_ALLOW_PRIVATE_DESTINATIONS": "yes",
         "QSTASH_CLONE_ALLOWED_DESTINATIONS": "10.0.0.0/8, Hooks.Internal,fd00::/8",
+        "QSTASH_CLONE_HOST_OVERRIDES": "Example.com:443=127.0.0.1:9443, b.example:80=[::1]:80",
         "QSTASH_CLONE_TRUSTED_PROXIES": "192.0.2.1",
         "QSTASH_CLONE_REGION": " eu-central-1 ",
         "QSTASH_CLONE_RETRY_BACKOFF_COEFFICIENT": "1.5",
@@ -57,6 +58,7 @@ def test_every_setting_is_read_from_its_own_variable() -> None:
     assert settings.log_format == "text"
     assert settings.allow_private_destinations is True
     assert settings.allowed_destinations == ("10.0.0.0/8", "hooks.internal", "fd00::/8")
+    assert settings.host_overrides == ("example.com:443=127.0.0.1:9443", "b.example:80=[::1]:80")
     assert settings.trusted_proxies == ("192.0.2.1",)
     assert settings.region == "eu-central-1"
     assert settings.retry_backoff_coefficient == 1.5
@@ -159,6 +161,7 @@ def test_lists_of_tokens_are_masked(name: str) -> None:
         ("QSTASH_CLONE_TRUSTED_PROXIES", "10.0.0.0/99"),
         ("QSTASH_CLONE_TRUSTED_PROXIES", "proxy.internal"),
         ("QSTASH_CLONE_ALLOWED_DESTINATIONS", "https://a.b/"),
+        ("QSTASH_CLONE_HOST_OVERRIDES", "example.com=127.0.0.1"),
         ("QSTASH_CLONE_RETRY_BACKOFF_COEFFICIENT", "0"),
         ("QSTASH_CLONE_RETRY_BACKOFF_COEFFICIENT", "-1.0"),
         ("QSTASH_CLONE_RETRY_BACKOFF_COEFFICIENT", "nan"),
