@@ -8,6 +8,7 @@ from typing import TypeVar, get_args
 from urllib.parse import urlsplit
 
 from qstash_clone.domain.host_overrides import parse_host_overrides
+from qstash_clone.domain.urls import origin_of
 
 _T = TypeVar("_T")
 
@@ -140,6 +141,17 @@ def redis_url(text: str) -> str:
     if not re.fullmatch(r"(db=[0-9]{1,9})?", parts.query):
         raise ValueError("a URL without parameters other than db")
     return text
+
+
+def base_url(text: str) -> str:
+    base = text.rstrip("/")
+    try:
+        origin_of(base)
+    except ValueError as error:
+        raise ValueError(f"an http or https URL: {error}") from None
+    if "?" in base or base.endswith("/v1"):
+        raise ValueError("a URL without parameters and without /v1 at its end, which is added")
+    return base
 
 
 def _words(text: str) -> tuple[str, ...]:
