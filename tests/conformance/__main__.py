@@ -18,7 +18,7 @@ from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
 from qstash_clone.settings import DEVELOPMENT_CURRENT_SIGNING_KEY, DEVELOPMENT_NEXT_SIGNING_KEY, DEVELOPMENT_TOKEN
-from tests.conformance.results import Report, parse_junit, read_deselected
+from tests.conformance.results import Outcome, Report, parse_junit, read_deselected
 from tests.conformance.stand_ins import StandIns, standing_in
 from tests.conformance.suites import CannotRun, DevelopmentModeSuite, PythonSuite, Suite, TypeScriptSuite
 from tests.dev.running import Dev
@@ -52,7 +52,12 @@ def main() -> int:
     for report in reports:
         print(f"\n{report.describe()}")
     print(f"\nWhat suites and services wrote is in {logs}")
-    return 1 if any(report.problems for report in reports) else 0
+    if any(report.problems for report in reports):
+        return 1
+    if not any(report.of(Outcome.PASSED) for report in reports):
+        print(f'conformance: no test has "{arguments.only}" in its name', file=sys.stderr)
+        return 1
+    return 0
 
 
 def _checkout(text: str) -> Path:
@@ -138,7 +143,12 @@ async def _run_suite(suite: Suite, environ: dict[str, str], only: str | None, fo
                 await process.wait()
     cases = parse_junit(junit.read_text()) if junit.exists() else []
     return Report(
-        suite=suite.name, command=shlex.join(command), cases=cases, deselected=deselected, exit_code=exit_code
+        suite=suite.name,
+        command=shlex.join(command),
+        cases=cases,
+        deselected=deselected,
+        exit_code=exit_code,
+        is_partial=only is not None,
     )
 
 

@@ -77,7 +77,9 @@ class PythonSuite(Suite):
     def command(self, deselected: Sequence[Deselected], report: Path, only: str | None) -> list[str]:
         options = ["-p", "no:cacheprovider", "-o", "junit_family=xunit1", f"--junitxml={report}"]
         options += [f"--deselect={entry.test.replace(' > ', '::')}" for entry in deselected]
-        return [str(self._python), "-m", "pytest", *options, *(["-k", only] if only else []), "tests"]
+        # Blanks would join words of pytest's own little language, and no name has any.
+        chosen = ["-k", only.replace(" ", "_")] if only else []
+        return [str(self._python), "-m", "pytest", *options, *chosen, "tests"]
 
     def environment(self, folder: Path) -> dict[str, str]:
         return {**Suite.environment(self, folder), "PYTHONDONTWRITEBYTECODE": "1"}

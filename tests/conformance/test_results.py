@@ -87,6 +87,15 @@ def test_a_run_fails_unless_tests_passed_and_none_failed(
     assert report(*cases, exit_code=exit_code).problems == problems
 
 
+def test_a_partial_run_says_nothing_of_what_was_not_chosen() -> None:
+    def partial(*cases: Case) -> Report:
+        return Report(suite="typescript", command="bun test", cases=cases, deselected=[], exit_code=0, is_partial=True)
+
+    assert partial(SKIPPED).problems == []
+    assert partial(PASSED, SKIPPED).describe().splitlines()[2:] == []
+    assert partial(PASSED, FAILED).problems == ["failed: a > fails: expected 1"]
+
+
 def test_every_deselected_test_belongs_to_a_suite_and_has_a_reason() -> None:
     entries = read_deselected(DESELECTED)
     assert {entry.suite for entry in entries} <= {

@@ -50,10 +50,10 @@ def test_without_a_choice_bun_runs_everything() -> None:
 
 def test_pytest_leaves_out_tests_by_their_id() -> None:
     command = PythonSuite(checkout=Path("py")).command(
-        [Deselected(suite="python", test="tests/test_a.py > test_b[c]", reason="r")], Path("o.xml"), "queue"
+        [Deselected(suite="python", test="tests/test_a.py > test_b[c]", reason="r")], Path("o.xml"), "flow control"
     )
     assert "--deselect=tests/test_a.py::test_b[c]" in command
-    assert command[-3:] == ["-k", "queue", "tests"]
+    assert command[-3:] == ["-k", "flow_control", "tests"]
 
 
 def test_a_missing_bun_is_named(tmp_path: Path) -> None:
