@@ -15,9 +15,13 @@ local function read_queue(partition, queue)
   }
 end
 
--- Nothing starts in the last moments of a window: it would arrive in the next one.
+-- Nothing is claimed in the last moments of a window, and nothing begins in the last half of them: it would arrive in
+-- the next one.
 local MARGIN_MS = 20
 local MARGIN_SHARE = 0.02
+local function window_margin_ms(period_ms)
+  return math.min(MARGIN_MS, period_ms * MARGIN_SHARE)
+end
 
 local function read_flow(partition, flow)
   local fields = redis.call('HMGET', limits_key(partition, flow), 'p', 'r', 'w', 'x', 'ws', 'wc', 'b')
@@ -35,7 +39,7 @@ local function read_flow(partition, flow)
     if partition.now_ms < ends_ms then
       limits.window_ends_ms = ends_ms
       limits.counted = tonumber(fields[6]) or 0
-      if partition.now_ms >= ends_ms - math.min(MARGIN_MS, limits.period_ms * MARGIN_SHARE) then
+      if partition.now_ms >= ends_ms - window_margin_ms(limits.period_ms) then
         limits.counted = math.max(limits.counted, limits.rate)
       end
     end
