@@ -227,16 +227,6 @@ const scenarios = {
     assert.deepEqual(await client.dlq.retry({ filter: { label } }), { cursor: undefined, responses: [] });
     await assert.rejects(client.dlq.delete({ filter: { lable: "x" } }), /lable/);
   },
-
-  async laterReleases(receiver) {
-    const refused = /not supported yet/;
-    await assert.rejects(client.batchJSON([{ url: receiver.url, body: {} }]), refused);
-    await assert.rejects(client.queue({ queueName: "q" }).enqueueJSON({ url: receiver.url, body: {} }), refused);
-    await assert.rejects(client.publishJSON({ url: receiver.url, flowControl: { key: "k", rate: 1 } }), refused);
-    await assert.rejects(client.schedules.create({ destination: receiver.url, cron: "* * * * *" }), refused);
-    await assert.rejects(client.schedules.list(), refused);
-    await assert.rejects(client.urlGroups.list(), refused);
-  },
 };
 
 const name = process.argv[2];
