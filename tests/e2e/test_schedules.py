@@ -257,8 +257,9 @@ def local_time(at_ms: int) -> str:
 
 
 def next_change(after_ms: int, *, forward: bool) -> datetime:
-    """The next day on which Berlin's clocks are put forward, or back; its midnight there."""
-    day = datetime.fromtimestamp(after_ms / 1000, BERLIN).replace(hour=0, minute=0, second=0, microsecond=0)
+    """The next day on which Berlin's clocks are put forward, or back, but not tomorrow; its midnight there."""
+    today = datetime.fromtimestamp(after_ms / 1000, BERLIN).replace(hour=0, minute=0, second=0, microsecond=0)
+    day = today + timedelta(days=1)
     while True:
         day += timedelta(days=1)
         change = (day + timedelta(days=1)).astimezone(UTC) - day.astimezone(UTC)
@@ -269,7 +270,7 @@ def next_change(after_ms: int, *, forward: bool) -> datetime:
 async def test_local_times_over_changes_of_the_clocks(
     schedules: Schedules, receiver: Receiver, clock: DevClock
 ) -> None:
-    # Of three nights, half past two does not come in one where the clocks go forward, and comes twice where they go back.
+    # Of three nights, one has no half past two where the clocks go forward, and two of them where they go back.
     for forward, nights in ((True, 2), (False, 3)):
         day = next_change(await clock.now(), forward=forward)
         await clock.to(round((day - timedelta(days=1)).timestamp() * 1000))
