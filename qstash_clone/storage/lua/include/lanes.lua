@@ -82,9 +82,11 @@ local function block_lane(partition, lane, reopens_ms)
   end
 end
 
+-- What held the lane up is gone. `admit` has to follow in the same script, or `admit_reopened`.
 local function unblock(partition, lane)
   redis.call('RPUSH', partition.ring, lane)
   redis.call('SREM', partition.blocked, lane)
+  partition.has_reopened = true
 end
 
 local function unpark(partition, lane)
@@ -92,11 +94,10 @@ local function unpark(partition, lane)
   redis.call('SREM', partition.parked, lane)
 end
 
--- The limits of a lane have changed. `admit` has to follow in the same script.
+-- The limits of a lane have changed.
 local function reopen_lane(partition, lane)
   if redis.call('SISMEMBER', partition.blocked, lane) == 1 then
     unblock(partition, lane)
-    partition.has_reopened = true
   elseif redis.call('SISMEMBER', partition.parked, lane) == 1 then
     unpark(partition, lane)
     partition.has_reopened = true
@@ -215,6 +216,13 @@ local function take_turn_of_host(partition, lane)
   end
 end
 
+-- Those that claim has put back stand at the head of a list, and the last of them has left it now.
+local function forget_put_back(partition, lane, limits, id)
+  if limits.last_put_back == id then
+    redis.call('HDEL', limits_key(partition, lane), 'b')
+  end
+end
+
 local function take_turn_of_flow(partition, flow)
   local list = partition.prefix .. 'l:' .. flow
   local waiting = redis.call('LLEN', list)
@@ -243,6 +251,7 @@ local function take_turn_of_flow(partition, flow)
     redis.call('HINCRBY', limits_key(partition, flow), 'z', -1)
   end
   redis.call('LPOP', list)
+  forget_put_back(partition, flow, limits, id)
   if waiting > 1 and room > 0 then
     redis.call('LMOVE', partition.ring, partition.ring, 'LEFT', 'RIGHT')
     return
@@ -285,6 +294,7 @@ local function take_turn_of_queue(partition, queue)
     left = left - 1
   end
   redis.call('LPOP', from)
+  forget_put_back(partition, queue, limits, id)
   if waiting + returned > 1 and left > 0 then
     redis.call('LMOVE', partition.ring, partition.ring, 'LEFT', 'RIGHT')
     return
@@ -299,6 +309,7 @@ local TURNS = {h = take_turn_of_host, f = take_turn_of_flow, q = take_turn_of_qu
 
 -- Gives turns round-robin, at most `limit` of them.
 local function admit(partition, limit)
+  partition.has_reopened = false
   partition.free = free_places(partition)
   look_at(partition, 'SCARD', partition.parked)
   while limit > 0 and partition.free > 0 do
@@ -315,7 +326,7 @@ local function admit(partition, limit)
   end
 end
 
--- After changes of limits.
+-- After changes of limits, and after what ended otherwise than by a settlement.
 local TURNS_AFTER_CHANGE = 32
 local function admit_reopened(partition)
   if partition.has_reopened then
