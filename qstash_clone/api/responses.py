@@ -208,6 +208,7 @@ def _add_origin(fields: dict[str, Any], extras: Extras) -> None:
         "topicName": extras.url_group,
         "endpointName": extras.endpoint_name,
         "scheduleId": extras.schedule_id,
+        "api": extras.api,
     }
     control = extras.flow_control
     if control is not None:
