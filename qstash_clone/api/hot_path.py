@@ -1,7 +1,7 @@
 """Publish and enqueue: plain ASGI endpoints on the raw request target, from the head to the durable answer."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Protocol, assert_never
 
 import msgspec
@@ -202,10 +202,10 @@ class Publisher:
         )
         return Plan(messages, is_fan_out=True)
 
-    async def store(self, plan: "Plan") -> Published:
+    def store(self, plan: "Plan") -> Awaitable[Published]:
         """Store the messages of one publish, all or none, unless they repeat an earlier one."""
         store = self._stores.publishing
-        return await (store.fan_out(plan.messages) if plan.is_fan_out else store.publish(plan.messages[0]))
+        return store.fan_out(plan.messages) if plan.is_fan_out else store.publish(plan.messages[0])
 
     async def create_schedule(
         self,

@@ -3,6 +3,7 @@
 See docs/explanation/schedules.md.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from typing import Final, assert_never
@@ -225,14 +226,17 @@ def _message(schedule: Schedule, message: Message, instant_ms: int, message_id: 
 
 
 def firing_ids(
-    schedule_id: str, revision: int, instant_ms: int, count: int, first_bucket: int, bucket_count: int
+    schedule_id: str, revision: int, instant_ms: int, urls: Sequence[str], first_bucket: int, bucket_count: int
 ) -> list[MessageId]:
-    """The ids of one firing's messages, in a range of buckets: whoever derives them gets the same ones, so a firing
-    that is repeated stores nothing twice."""
-    seed = f"{schedule_id}\n{revision}\n{instant_ms}\n"
-    return [
-        message_id_of(sha256(f"{seed}{index}".encode()).digest(), first_bucket, bucket_count) for index in range(count)
-    ]
+    """The ids of one firing's messages, one for each URL, in a range of buckets: whoever derives them gets the same
+    ones, so a firing that is repeated stores nothing twice, also after its URL group has changed."""
+    seen: Counter[str] = Counter()
+    ids: list[MessageId] = []
+    for url in urls:
+        seed = f"{schedule_id}\n{revision}\n{instant_ms}\n{seen[url]}\n{url}"
+        seen[url] += 1
+        ids.append(message_id_of(sha256(seed.encode()).digest(), first_bucket, bucket_count))
+    return ids
 
 
 def plan_firing(
@@ -241,13 +245,13 @@ def plan_firing(
     *,
     now_ms: int,
     max_lateness_ms: int | None,
-    new_ids: Callable[[StoredSchedule, int, int], Sequence[MessageId]],
+    new_ids: Callable[[StoredSchedule, int, Sequence[str]], Sequence[MessageId]],
 ) -> Firing:
     """What to do about a schedule whose next fire time has come.
 
     Of several due instants the newest fires, unless it is older than `max_lateness_ms`. `group` is the URL group it
-    publishes to as it is now. `new_ids` derives the ids of that many messages of an instant. A firing that has nothing
-    to publish to says so in `error`. Raises `ValueError` or `InvalidRequest` for a schedule that cannot be read.
+    publishes to as it is now. `new_ids` derives the ids of an instant's messages from their URLs. A firing that has
+    nothing to publish to says so in `error`. Raises `ValueError` or `InvalidRequest` for one that cannot be read.
     """
     due_ms = stored.next_fire_ms
     if due_ms is None:
@@ -261,7 +265,8 @@ def plan_firing(
     error = _obstacle(stored.schedule, group)
     if error is not None:
         return Firing(stored=stored, instant_ms=instant_ms, next_fire_ms=next_ms, error=error)
-    ids = new_ids(stored, instant_ms, 1 if group is None else len(group.endpoints))
+    urls = [stored.schedule.message.url] if group is None else [endpoint.url for endpoint in group.endpoints]
+    ids = new_ids(stored, instant_ms, urls)
     messages = messages_of(stored.schedule, group, instant_ms, ids)
     return Firing(stored=stored, instant_ms=instant_ms, next_fire_ms=next_ms, messages=tuple(messages))
 

@@ -120,7 +120,7 @@ def _lane_of(head: tuple[Any, ...], record: bytes) -> str:
     return f"h:{lane}" if lane_at else lane
 
 
-def decode_claim(partition: int, entry_id: bytes, message_id: bytes, record: bytes, start_by_ms: int) -> Claim:
+def decode_claim(partition: int, entry_id: bytes, message_id: bytes, record: bytes, start_within_ms: int) -> Claim:
     """A claim from what claim.lua returns; its body may be cut where the record was."""
     head = _HEAD.unpack_from(record)
     _, _, _, claims, generation, retried, due, created, not_before, _, _, meta_bytes, body_bytes = head
@@ -139,7 +139,7 @@ def decode_claim(partition: int, entry_id: bytes, message_id: bytes, record: byt
         body_bytes=body_bytes,
         not_before_ms=_number(not_before),
         lane=_lane_of(head, record),
-        start_by_ms=start_by_ms,
+        start_within_ms=start_within_ms,
     )
 
 

@@ -158,8 +158,8 @@ class FiringStore(Protocol):
         workers with different ones seldom get the same."""
         ...
 
-    def new_firing_ids(self, stored: StoredSchedule, instant_ms: int, count: int) -> Sequence[MessageId]:
-        """The ids that the messages of this instant always have, on the partition where they have to be."""
+    def new_firing_ids(self, stored: StoredSchedule, instant_ms: int, urls: Sequence[str]) -> Sequence[MessageId]:
+        """The ids that this instant's messages to these URLs always have, on the partition where they have to be."""
         ...
 
     async def fire(self, firings: Sequence[Firing]) -> list[FireResult | Exception]:

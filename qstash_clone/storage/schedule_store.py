@@ -210,10 +210,10 @@ class RedisScheduleStore:
             is_frozen=is_frozen == 1,
         )
 
-    def new_firing_ids(self, stored: StoredSchedule, instant_ms: int, count: int) -> Sequence[MessageId]:
+    def new_firing_ids(self, stored: StoredSchedule, instant_ms: int, urls: Sequence[str]) -> Sequence[MessageId]:
         partition = self._partition_of_messages(stored.schedule)
         buckets = buckets_of(partition, self._access.partitions)
-        return firing_ids(stored.schedule.id, stored.revision, instant_ms, count, *buckets)
+        return firing_ids(stored.schedule.id, stored.revision, instant_ms, urls, *buckets)
 
     def _partition_of_messages(self, schedule: Schedule) -> int:
         """That of their lanes, all of which live together; without any that of the schedule."""
