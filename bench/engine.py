@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -115,7 +116,7 @@ class Engine:
     def dead_letters(self) -> int:
         return int(self._client.xlen(self.keys.dlq))
 
-    def missing(self, message_ids: list[str]) -> int:
+    def missing(self, message_ids: Sequence[str]) -> int:
         """How many of these are not in the store."""
         keys: list[bytes] = []
         for text in message_ids:
@@ -127,10 +128,6 @@ class Engine:
         for at in range(0, len(keys), _IDS_PER_COMMAND):
             found += int(self._client.exists(*keys[at : at + _IDS_PER_COMMAND]))
         return len(keys) - found
-
-    def flush(self) -> None:
-        """Empty the store between two parts of a measure."""
-        self._client.flushall()
 
     def _info(self, section: str) -> dict[str, Any]:
         return cast("dict[str, Any]", self._client.info(section))

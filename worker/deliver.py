@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import os
 from collections.abc import Callable
 
@@ -75,9 +76,9 @@ class Deliverer:
         self._jwt_prefix = os.urandom(10).hex()
         self._jwt_count = 0
 
-    def start(self, claim: Claim, signing_key: str, lease_until_ms: float) -> None:
+    def start(self, claim: Claim, signing_key: str, lease_until_ms: float, start_until_ms: float = math.inf) -> None:
         """Deliver this claim in the background. It occupies a slot that was taken for it, and gives it back."""
-        delivery = Delivery(claim, signing_key, lease_until_ms)
+        delivery = Delivery(claim, signing_key, lease_until_ms, start_until_ms)
         self._holdings.add(delivery)
         delivery.task = asyncio.create_task(self._deliver(delivery))
 
@@ -101,7 +102,7 @@ class Deliverer:
             await self._renew(delivery)
         body = await self._whole_body(delivery)
         redis_clock = self._redis_clocks[claim.partition]
-        if claim.start_by_ms and redis_clock.now_ms() >= claim.start_by_ms:
+        if self._clock.monotonic_ms() >= delivery.start_until_ms:
             await self._hand_back(claim)
             return
         telemetry.attempt_begins(claim, redis_clock.message_now_ms())

@@ -196,7 +196,7 @@ class Inspector:
                 found.callbacks[name[1:]] = next(values)
             elif name.startswith(b"c:"):
                 found.limits[name[2:].decode()] = {
-                    field.decode(): value.decode() for field, value in next(values).items()
+                    field.decode(): value.decode(errors="backslashreplace") for field, value in next(values).items()
                 }
             elif name.startswith(b"scd:"):
                 found.schedule_records[name[4:].decode()] = _schedule(name[4:].decode(), next(values))

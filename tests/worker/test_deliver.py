@@ -227,6 +227,16 @@ async def test_an_attempt_does_not_begin_after_the_rate_window_that_counts_it(ri
     assert await rig.state(message_id) is State.QUEUED
 
 
+async def test_the_time_that_its_claim_took_is_part_of_the_rate_window(rig: Rig) -> None:
+    limits = Extras(flow_control=FlowControl(key="key", rate=1, period_s=1))
+    message_id = await rig.publish(lane="f:key", extras=limits)
+    rig.store.on_call = lambda name: rig.clock.advance(1_001) if name == "claim" else None
+    await rig.claims.step()
+    await rig.idle()
+    assert rig.transport.requests == [], "by Redis's clock, as this worker knows it, the window has only begun"
+    assert await rig.state(message_id) is State.QUEUED
+
+
 async def test_what_cannot_be_handed_back_is_left_to_its_lease(rig: Rig) -> None:
     limits = Extras(flow_control=FlowControl(key="key", rate=1, period_s=1))
     message_id = await rig.publish(lane="f:key", extras=limits)
