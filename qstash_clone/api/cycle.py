@@ -14,7 +14,8 @@ STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".enc
 
 
 class Cycle(RequestResponseCycle):
-    """The answer names its length, is neither chunked nor checked again, and goes out in one write."""
+    """The answer is not checked again. If it is made at once it names its length and goes out in one write; one that
+    is made in parts is chunked."""
 
     def __init__(self, protocol: "ApiProtocol", *, keep_alive: bool) -> None:
         super().__init__(
@@ -32,6 +33,7 @@ class Cycle(RequestResponseCycle):
         )
         self._protocol = protocol
         self._head = b""
+        self._is_chunked = False
 
     async def send(self, message: Any) -> None:
         """ASGI's send. Header values are trusted: the application puts nothing into them that it has not checked."""
@@ -43,11 +45,14 @@ class Cycle(RequestResponseCycle):
         if self.flow.write_paused:
             await self.flow.drain()
         body = b"" if self.scope["method"] == "HEAD" else message.get("body", b"")
+        more_body = message.get("more_body", False)
+        if more_body or self._is_chunked:
+            body = self._part(body, is_last=not more_body)
         self.transport.write(self._head + body if len(body) < HIGH_WATER_LIMIT else self._head)
         if len(body) >= HIGH_WATER_LIMIT:
             self.transport.write(body)
         self._head = b""
-        if message.get("more_body", False):
+        if more_body:
             return
         self.response_complete = True
         self.message_event.set()
@@ -67,3 +72,14 @@ class Cycle(RequestResponseCycle):
         lines += [b"%b: %b\r\n" % header for header in headers]
         lines.append(b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n")
         self._head = b"".join(lines)
+
+    def _part(self, body: bytes, *, is_last: bool) -> bytes:
+        """A part of an answer as it goes on the wire. Before HTTP/1.1 there are no chunks: the connection's end is that
+        of the answer."""
+        if self._head and self.scope["http_version"] != "1.0" and b"\r\ncontent-length: " not in self._head:
+            self._is_chunked = True
+            self._head = self._head[:-2] + b"transfer-encoding: chunked\r\n\r\n"
+        if not self._is_chunked or self.scope["method"] == "HEAD":
+            return body
+        chunk = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+        return chunk + b"0\r\n\r\n" if is_last else chunk

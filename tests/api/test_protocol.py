@@ -414,6 +414,41 @@ async def test_a_client_that_reads_late_gets_everything(server: RunningServer) -
         assert (await connection.exchange(publish())).status == 200
 
 
+SCHEDULES = b"GET /v2/schedules HTTP/1.1\r\nHost: a\r\n" + AUTH + b"\r\n"
+
+
+async def test_an_answer_that_is_made_in_parts_has_an_end(server: RunningServer) -> None:
+    async with await server.connect() as connection:
+        empty = await connection.exchange(SCHEDULES)
+        assert (empty.headers["transfer-encoding"], empty.json) == ("chunked", [])
+        assert "content-length" not in empty.headers
+        for number in range(3):
+            cron = b"Upstash-Cron: 1 1 1 1 1\r\nUpstash-Schedule-Id: s%d\r\n" % number
+            assert (await connection.exchange(publish(b"/v2/schedules/https://e.com", headers=cron))).status == 200
+        await connection.send(SCHEDULES * 2)
+        for _ in range(2):
+            listed = await connection.receive()
+            assert [schedule["scheduleId"] for schedule in listed.json] == ["s0", "s1", "s2"]
+        assert (await connection.exchange(publish())).headers.get("transfer-encoding") is None
+
+
+async def test_before_chunks_were_invented_an_answer_in_parts_ended_with_the_connection(server: RunningServer) -> None:
+    async with await server.connect() as connection:
+        await connection.send(SCHEDULES.replace(b"HTTP/1.1", b"HTTP/1.0"))
+        head, _, body = (await connection.reader.read()).partition(b"\r\n\r\n")
+        assert body == b"[]"
+        assert b"connection: close" in head
+        assert b"transfer-encoding" not in head
+
+
+async def test_the_head_of_an_answer_in_parts_comes_without_them(server: RunningServer) -> None:
+    async with await server.connect() as connection:
+        await connection.send(SCHEDULES.replace(b"GET", b"HEAD"))
+        head = await connection.reader.readuntil(b"\r\n\r\n")
+        assert b"HTTP/1.1 200" in head
+        assert (await connection.exchange(publish())).status == 200
+
+
 async def test_a_stop_lets_requests_finish(settings: Settings, server: RunningServer, store: Store) -> None:
     async with await server.connect() as busy, await server.connect() as idle:
         assert (await idle.exchange(publish())).status == 200
