@@ -12,7 +12,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench import machine
-from bench.measures import batch, commands, costs, deliver, fairness, latency, memory, publish, starts, timers
+from bench.measures import (
+    batch,
+    commands,
+    costs,
+    deliver,
+    fairness,
+    flow_control,
+    lanes,
+    latency,
+    memory,
+    publish,
+    starts,
+    timers,
+)
 from bench.plan import FULL, QUICK, Bench, Measure, Sizes
 from bench.report import BenchFailure, Report
 from qstash_clone.errors import QstashCloneError
@@ -25,6 +38,8 @@ MEASURES: dict[str, Measure] = {
     "latency": latency.measure,
     "timers": timers.measure,
     "fairness": fairness.measure,
+    "lanes": lanes.measure,
+    "flow_control": flow_control.measure,
     "memory": memory.measure,
     "commands": commands.measure,
     "starts": starts.measure,

@@ -1,7 +1,7 @@
 """`/v2/schedules`: created, replaced, shown, paused and deleted, and what is refused without a trace."""
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from typing import Any
@@ -12,10 +12,12 @@ import pytest
 from qstash_clone import observability
 from qstash_clone.api.app import create_app
 from qstash_clone.domain.message import AttemptRecord, SettlementKind
+from qstash_clone.domain.schedules import StoredSchedule
+from qstash_clone.errors import StorageUnavailable
 from qstash_clone.settings import Settings
 from qstash_clone.storage import schedule_store
 from qstash_clone.storage.store import Store
-from tests.api.conftest import Events
+from tests.api.conftest import Events, RunningServer
 from tests.api.lives import NOT_FOUND, claims, deliver, fire, settle
 
 MINUTE_MS = 60_000
@@ -316,6 +318,33 @@ async def test_lists_are_in_the_order_of_creation(
         await move_clock(1)
     assert [schedule["scheduleId"] for schedule in await listed(client)] == created
     assert (await client.get("/v2/schedules/")).json() == await listed(client)
+
+
+@pytest.mark.parametrize("fails_at", [0, 1])
+async def test_a_list_that_cannot_be_read_to_its_end_is_not_taken_for_complete(
+    client: httpx.AsyncClient, server: RunningServer, settings: Settings, monkeypatch: pytest.MonkeyPatch, fails_at: int
+) -> None:
+    await create(client)
+    await create(client)
+    reads = 0
+
+    def fail_at_last(schedule_ids: Sequence[str], records: Sequence[bytes | None]) -> list[StoredSchedule]:
+        nonlocal reads
+        if reads == fails_at:
+            raise StorageUnavailable("away")
+        reads += 1
+        return readable(schedule_ids, records)
+
+    readable = schedule_store._readable  # pyright: ignore[reportPrivateUsage]
+    monkeypatch.setattr(schedule_store, "READ_TOGETHER", 1)
+    monkeypatch.setattr(schedule_store, "_readable", fail_at_last)
+    headers = {"authorization": f"Bearer {settings.token}"}
+    async with httpx.AsyncClient(base_url=server.url, headers=headers) as reader:
+        if fails_at == 0:
+            assert (await reader.get("/v2/schedules")).status_code == 503
+        else:
+            with pytest.raises(httpx.RemoteProtocolError):
+                await reader.get("/v2/schedules")
 
 
 async def test_a_schedule_that_cannot_be_read_hides_no_other(client: httpx.AsyncClient, store: Store) -> None:
