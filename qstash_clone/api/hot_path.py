@@ -177,10 +177,7 @@ class Publisher:
         store = self._stores.publishing
         deduplication = None if options.deduplication is None else plan_deduplication(destination, options, body, queue)
         lanes = plan_lanes(options, queue)
-        api = None
-        if isinstance(destination, LlmDestination):
-            check_llm_options(options)
-            destination, api = llm_destination(self._llm), LLM_API
+        destination, api = self._resolve_api(destination, options)
         if isinstance(destination, UrlDestination):
             message = plan_publish(
                 store.new_message_id(deduplication, lanes),
@@ -209,6 +206,16 @@ class Publisher:
         )
         return Plan(messages, is_fan_out=True)
 
+    def _resolve_api(
+        self, destination: Destination, options: PublishOptions
+    ) -> tuple[UrlDestination | GroupDestination, str | None]:
+        """Where messages go that were published to an API, and which one that is. Raises `InvalidRequest` without an
+        upstream or a callback."""
+        if not isinstance(destination, LlmDestination):
+            return destination, None
+        check_llm_options(options)
+        return llm_destination(self._llm), LLM_API
+
     def store(self, plan: "Plan") -> Awaitable[Published]:
         """Store the messages of one publish, all or none, unless they repeat an earlier one."""
         store = self._stores.publishing
@@ -226,10 +233,14 @@ class Publisher:
     ) -> ScheduleCreation:
         """Store the schedule that the options ask for, unless this repeats an earlier request for one.
 
-        Raises as `plan_schedule`, `QuotaExceeded` for one too many and `InvalidRequest` for lanes that live apart.
+        Raises as `plan_schedule`, `QuotaExceeded` for one too many, and `InvalidRequest` for lanes that live apart and
+        for a schedule to the LLM upstream without a callback.
         """
-        schedule = plan_schedule(new_schedule_id(), destination, options, body, caller_ip, group=group, queue=queue)
         deduplication = plan_schedule_deduplication(destination, options, body, queue)
+        resolved, api = self._resolve_api(destination, options)
+        schedule = plan_schedule(
+            new_schedule_id(), resolved, options, body, caller_ip, group=group, queue=queue, api=api
+        )
         creation = await self._stores.schedules.create_schedule(schedule, deduplication)
         emit(
             SCHEDULE_DEDUPLICATED if creation.is_duplicate else SCHEDULE_CREATED,

@@ -16,7 +16,7 @@ from qstash_clone.domain.message import Claim, NewMessage, Settlement, State
 from qstash_clone.ids import MessageId
 from qstash_clone.settings import Settings
 from qstash_clone.storage.delivery_store import FLOW_IDLE_MS
-from qstash_clone.storage.interface import CancelResult, SettleResult
+from qstash_clone.storage.interface import CancelResult, Published, SettleResult
 from qstash_clone.storage.keys import CONSUMER_GROUP, PartitionKeys
 from qstash_clone.storage.store import Store, open_store
 from tests.model.lane_checks import (
@@ -117,8 +117,11 @@ class LanesMachine(RuleBasedStateMachine):
         brought = {} if key is None else limits
         for _ in range(copies):
             message = new_member(self.store, queue=queue, key=key, delay_ms=delay_ms, **brought)
-            self.run(self.store.publishing.publish(message))
+            self.run(self._publish(message))
             self.know(message)
+
+    async def _publish(self, message: NewMessage) -> Published:
+        return await self.store.publishing.publish(message)
 
     def know(self, message: NewMessage) -> None:
         route = parse_route(message.lane)
