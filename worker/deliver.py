@@ -11,6 +11,7 @@ import msgspec
 from qstash_clone.clock import Clock
 from qstash_clone.domain.callbacks import plan_callbacks
 from qstash_clone.domain.delivery import build_request
+from qstash_clone.domain.llm import LlmUpstream, is_for_llm
 from qstash_clone.domain.message import Claim, Settlement, SettlementKind
 from qstash_clone.domain.outcome import AttemptResult, BackoffPolicy, KeptAnswer, decide, quarantine_record
 from qstash_clone.domain.signing import sign
@@ -51,6 +52,7 @@ class Deliverer:
         kept: KeptAnswer,
         consumer: str,
         region: str | None,
+        llm: LlmUpstream | None,
         on_retry: Callable[[int, int], None],
         lease_ms: int,
         max_claims: int,
@@ -66,6 +68,7 @@ class Deliverer:
         self._kept = kept
         self._consumer = consumer
         self._region = region
+        self._llm = llm
         self._on_retry = on_retry
         self._lease_ms = lease_ms
         self._max_claims = max_claims
@@ -149,6 +152,8 @@ class Deliverer:
 
     async def _exchange(self, delivery: Delivery, body: bytes) -> AttemptResult:
         claim = delivery.claim
+        if is_for_llm(claim.message) and (self._llm is None or not self._llm.takes(claim.message)):
+            return AttemptResult(error="the LLM upstream that this message was accepted for is configured no more")
         try:
             signature = sign(
                 delivery.signing_key,
@@ -157,7 +162,7 @@ class Deliverer:
                 issued_at_s=self._redis_clocks[claim.partition].now_ms() // 1000,
                 jwt_id=self._next_jwt_id(),
             )
-            request = build_request(claim, body, signature, self._region)
+            request = build_request(claim, body, signature, self._region, self._llm)
             return await self._transport.send(request, claim.message.timeout_ms)
         except Exception as error:
             telemetry.delivery_crashed(claim, error)

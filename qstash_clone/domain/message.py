@@ -60,6 +60,8 @@ class Extras(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     endpoint_name: str | None = None
     schedule_id: str | None = None
     """Of a message that a schedule has published, and of its callbacks."""
+    api: str | None = None
+    """`llm` for a message that was published to `api/llm`."""
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True):

@@ -1,7 +1,8 @@
 import pytest
 
+from qstash_clone.domain.cron import parse_cron
 from qstash_clone.domain.outcome import BackoffPolicy
-from qstash_clone.domain.preview import PlannedRetry, next_retry_times
+from qstash_clone.domain.preview import PlannedRetry, next_firings, next_retry_times
 from qstash_clone.domain.retry_expression import parse
 
 POLICY = BackoffPolicy(coefficient=2.0, cap_ms=86_400_000)
@@ -27,3 +28,17 @@ def test_as_many_as_asked_for(expression: str | None) -> None:
     parsed = None if expression is None else parse(expression)
     assert next_retry_times(parsed, 0, POLICY) == ()
     assert [retry.retry for retry in next_retry_times(parsed, 100, POLICY)] == list(range(1, 101))
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_as_many_firings_as_asked_for(count: int) -> None:
+    hour_ms = 3_600_000
+    assert (
+        next_firings(parse_cron("cron", "0 * * * *"), hour_ms, count) == (2 * hour_ms, 3 * hour_ms, 4 * hour_ms)[:count]
+    )
+
+
+def test_firings_may_come_to_an_end() -> None:
+    """02:30 on the last Sunday of March is left out by clocks since 1981."""
+    cron = parse_cron("cron", "TZ=Europe/Berlin 30 2 25-31 3 */7")
+    assert len(next_firings(cron, 0, 100)) == 11

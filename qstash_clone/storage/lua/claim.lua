@@ -90,14 +90,15 @@ local function show(entry_id, id, record, head, start_within_ms)
   reply[#reply + 1] = start_within_ms
 end
 
--- Back to the head of the list that it came from, and behind those that this call has put there before it.
-local put_back_last = {}
-local function put_back(list, id)
-  local last = put_back_last[list]
+-- Back to the head of the list that it came from, and behind those that were put there before it: what was admitted
+-- earlier is refused earlier.
+local function put_back(lane, list, id)
+  local key = limits_key(partition, lane)
+  local last = redis.call('HGET', key, 'b')
   if not last or redis.call('LINSERT', list, 'AFTER', last, id) < 1 then
     redis.call('LPUSH', list, id)
   end
-  put_back_last[list] = id
+  redis.call('HSET', key, 'b', id)
 end
 
 -- lane: whose limits refuse it; list: where it waits now.
@@ -106,7 +107,7 @@ local function turn_away(entry_id, id, head, route, lane, list, reopens_ms)
   if lane == route.queue then
     waiting = waiting + redis.call('LLEN', list)
   end
-  put_back(list, id)
+  put_back(lane, list, id)
   if waiting == 0 or reopens_ms and redis.call('SISMEMBER', partition.blocked, lane) == 1 then
     block_lane(partition, lane, reopens_ms)
   end
@@ -147,6 +148,10 @@ local function pass_flow(entry_id, id, head, route)
     return false
   end
   redis.call('SADD', holders, id)
+  if head.state == ACTIVE then
+    -- A lost attempt that had no place any more, because its key was reset, has one again.
+    redis.call('SADD', partition.prefix .. 'a:' .. flow, id)
+  end
   if limits.rate == 0 then
     return true, 0
   end

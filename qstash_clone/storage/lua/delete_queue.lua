@@ -10,7 +10,7 @@ KEYS
 ARGV
   1  version  int
   2  name     string
-DERIVES  limits and members of the queue
+DERIVES  limits and members of the queue, record and lanes of what is admitted
 RETURNS
   {"deleted", deleted ms, members that are not final}
   {"again", deleted ms, members that are not final}   it was deleted before, and members are left
@@ -51,7 +51,11 @@ if members <= 0 then
 else
   redis.call('HDEL', key, 'x')
   redis.call('HSET', key, 'del', 1, 'dt', deleted_ms)
-  -- Whatever held the line up: what stands there is to be dropped.
-  reopen_lane(partition, lane)
+end
+-- Whatever held the line up: what stands there is to be dropped.
+reopen_lane(partition, lane)
+if members <= 0 then
+  -- Nothing but ids of cancelled members, and nobody comes to cancel more.
+  admit_reopened(partition)
 end
 return {'deleted', deleted_ms, members}

@@ -6,11 +6,12 @@ local function limits_key(partition, lane)
 end
 
 local function read_queue(partition, queue)
-  local fields = redis.call('HMGET', limits_key(partition, queue), 'p', 'x', 'dt')
+  local fields = redis.call('HMGET', limits_key(partition, queue), 'p', 'x', 'dt', 'b')
   return {
     parallelism = tonumber(fields[1]) or 1,
     is_paused = fields[2] == '1',
     deleted_ms = tonumber(fields[3]), -- members from before this are cancelled when their turn comes
+    last_put_back = fields[4], -- id of the last one that claim has put back at the head of a list
   }
 end
 
@@ -23,13 +24,14 @@ local function window_margin_ms(period_ms)
 end
 
 local function read_flow(partition, flow)
-  local fields = redis.call('HMGET', limits_key(partition, flow), 'p', 'r', 'w', 'x', 'ws', 'wc')
+  local fields = redis.call('HMGET', limits_key(partition, flow), 'p', 'r', 'w', 'x', 'ws', 'wc', 'b')
   local limits = {
     parallelism = tonumber(fields[1]) or 0,
     rate = tonumber(fields[2]) or 0,
     period_ms = tonumber(fields[3]) or 1000,
     is_paused = fields[4] == '1',
     counted = 0, -- attempts in the current window
+    last_put_back = fields[7],
   }
   local started_ms = tonumber(fields[5])
   if limits.rate > 0 and started_ms and started_ms <= partition.now_ms then

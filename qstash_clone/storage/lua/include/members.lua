@@ -55,12 +55,12 @@ end
 
 local function look_at_members(partition, route)
   if route.flow then
-    redis.call('HLEN', limits_key(partition, route.flow))
-    redis.call('ZCARD', partition.flows)
+    look_at(partition, 'HLEN', limits_key(partition, route.flow))
+    look_at(partition, 'ZCARD', partition.flows)
   end
   if route.queue then
-    redis.call('HLEN', limits_key(partition, route.queue))
-    redis.call('ZCARD', partition.queues)
+    look_at(partition, 'HLEN', limits_key(partition, route.queue))
+    look_at(partition, 'ZCARD', partition.queues)
   end
 end
 
