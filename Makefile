@@ -1,5 +1,5 @@
 # Everything a person does here is one of these words; ARGS="..." is handed on.
-.PHONY: help run test check fix faults bench mutants lock docs venv
+.PHONY: help run test check fix faults bench mutants conformance lock docs venv
 
 BIN := .venv/bin
 # Tests run side by side, one process for each processor.
@@ -13,6 +13,7 @@ help:
 	@echo "make faults   kill real processes under load and count every message"
 	@echo "make mutants  break named places; each must make a test fail"
 	@echo "make bench    measure against references in the same run"
+	@echo "make conformance  run the official SDKs' own tests (PY=<checkout of qstash-py> JS=<checkout of qstash-js>)"
 	@echo "make lock     compile requirements.lock from pyproject.toml"
 	@echo "make docs     write the generated reference pages"
 
@@ -40,6 +41,9 @@ bench: venv
 
 mutants: venv
 	$(BIN)/python -m tests.mutants $(ARGS)
+
+conformance: venv
+	@$(BIN)/python -m tests.conformance $(if $(PY),--python "$(PY)") $(if $(JS),--typescript "$(JS)") $(ARGS)
 
 docs: venv
 	$(BIN)/python -m qstash_clone.cli.settings_page > docs/reference/settings.md

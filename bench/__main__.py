@@ -12,18 +12,34 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench import machine
-from bench.measures import commands, costs, deliver, fairness, latency, memory, publish, starts, timers
+from bench.measures import (
+    batch,
+    commands,
+    costs,
+    deliver,
+    fairness,
+    flow_control,
+    lanes,
+    latency,
+    memory,
+    publish,
+    starts,
+    timers,
+)
 from bench.plan import FULL, QUICK, Bench, Measure, Sizes
 from bench.report import BenchFailure, Report
 from qstash_clone.errors import QstashCloneError
 
 MEASURES: dict[str, Measure] = {
     "publish": publish.measure,
+    "batch": batch.measure,
     "costs": costs.measure,
     "deliver": deliver.measure,
     "latency": latency.measure,
     "timers": timers.measure,
     "fairness": fairness.measure,
+    "lanes": lanes.measure,
+    "flow_control": flow_control.measure,
     "memory": memory.measure,
     "commands": commands.measure,
     "starts": starts.measure,

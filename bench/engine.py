@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -104,18 +105,32 @@ class Engine:
         """Messages ever stored, by the log of transitions; only while nothing has been delivered or expired."""
         return int(self._client.xlen(self.keys.log))
 
+    def begun_ms(self) -> list[int]:
+        """When each attempt began, by the log of transitions: the moments that count for a rate."""
+        entries = cast("list[tuple[bytes, dict[bytes, bytes]]]", self._client.xrange(self.keys.log))
+        return [int(entry_id.split(b"-")[0]) for entry_id, fields in entries if fields[b"e"].startswith(b"A")]
+
     def unfinished(self) -> int:
         """Messages that wait or are in flight."""
+        keys, pipeline = self.keys, self._client.pipeline(transaction=False)
         lanes = cast(
-            "list[bytes]", [*self._client.lrange(self.keys.ring, 0, -1), *self._client.smembers(self.keys.parked)]
+            "list[bytes]",
+            [
+                *self._client.lrange(keys.ring, 0, -1),
+                *self._client.smembers(keys.parked),
+                *self._client.smembers(keys.blocked),
+            ],
         )
-        waiting = sum(int(self._client.llen(self.keys.lane(lane.decode()))) for lane in lanes)
-        return waiting + int(self._client.xlen(self.keys.ready)) + int(self._client.zcard(self.keys.timers))
+        for lane in lanes:
+            pipeline.llen(keys.lane(lane.decode()))
+            pipeline.llen(keys.returning(lane.decode()))
+        waiting = sum(cast("list[int]", pipeline.execute()))
+        return waiting + int(self._client.xlen(keys.ready)) + int(self._client.zcard(keys.timers))
 
     def dead_letters(self) -> int:
         return int(self._client.xlen(self.keys.dlq))
 
-    def missing(self, message_ids: list[str]) -> int:
+    def missing(self, message_ids: Sequence[str]) -> int:
         """How many of these are not in the store."""
         keys: list[bytes] = []
         for text in message_ids:
@@ -127,10 +142,6 @@ class Engine:
         for at in range(0, len(keys), _IDS_PER_COMMAND):
             found += int(self._client.exists(*keys[at : at + _IDS_PER_COMMAND]))
         return len(keys) - found
-
-    def flush(self) -> None:
-        """Empty the store between two parts of a measure."""
-        self._client.flushall()
 
     def _info(self, section: str) -> dict[str, Any]:
         return cast("dict[str, Any]", self._client.info(section))

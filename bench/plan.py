@@ -31,6 +31,10 @@ class Sizes:
     others: int
     """Messages that wait for another host while latency is measured."""
     starts: int
+    windows: int
+    """Rate windows for which messages wait."""
+    lanes: int
+    """Queues and flow-control keys over which waiting messages are spread."""
 
 
 FULL = Sizes(
@@ -43,6 +47,8 @@ FULL = Sizes(
     counted=200,
     others=20_000,
     starts=5,
+    windows=12,
+    lanes=10_000,
 )
 QUICK = Sizes(
     rounds=3,
@@ -50,10 +56,12 @@ QUICK = Sizes(
     delivered=4_000,
     lone_messages=150,
     due=3_000,
-    waiting=100_000,
+    waiting=20_000,
     counted=50,
     others=5_000,
     starts=3,
+    windows=5,
+    lanes=2_000,
 )
 
 

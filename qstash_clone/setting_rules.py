@@ -7,6 +7,9 @@ from collections.abc import Callable
 from typing import TypeVar, get_args
 from urllib.parse import urlsplit
 
+from qstash_clone.domain.host_overrides import parse_host_overrides
+from qstash_clone.domain.urls import origin_of
+
 _T = TypeVar("_T")
 
 
@@ -140,6 +143,17 @@ def redis_url(text: str) -> str:
     return text
 
 
+def base_url(text: str) -> str:
+    base = text.rstrip("/")
+    try:
+        origin_of(base)
+    except ValueError as error:
+        raise ValueError(f"an http or https URL: {error}") from None
+    if "?" in base or base.endswith("/v1"):
+        raise ValueError("a URL without parameters and without /v1 at its end, which is added")
+    return base
+
+
 def _words(text: str) -> tuple[str, ...]:
     return tuple(word for word in re.split(r"[,\s]+", text) if word)
 
@@ -156,6 +170,17 @@ def destinations(text: str) -> tuple[str, ...]:
     if not all(_is_network(word) or re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?", word) for word in words):
         raise ValueError("networks such as 10.0.0.0/8 or host names, separated by commas")
     return tuple(word.lower() for word in words)
+
+
+def host_overrides(text: str) -> tuple[str, ...]:
+    words = tuple(word.lower() for word in _words(text))
+    try:
+        parse_host_overrides(words)
+    except ValueError:
+        raise ValueError(
+            "pairs such as example.com:443=127.0.0.1:9443, separated by commas, each host and port once"
+        ) from None
+    return words
 
 
 def _is_network(word: str) -> bool:

@@ -331,6 +331,14 @@ class Settings:
         minimum=1,
         maximum=10_000_000,
     )
+    max_group_endpoints: int = rules.setting(
+        100,
+        _LIMITS,
+        "Most endpoints of a URL group: a publish to the group stores a message for each in one step.",
+        parse=rules.whole,
+        minimum=1,
+        maximum=1000,
+    )
     max_queue_parallelism: int = rules.setting(
         1000,
         _LIMITS,
@@ -387,6 +395,29 @@ class Settings:
         "PEM file of certificate authorities that destinations may use besides the system's.",
         parse=rules.path,
         default_text="none",
+    )
+    host_overrides: tuple[str, ...] = rules.setting(
+        (),
+        _DELIVERY,
+        "Addresses that are dialled for hosts instead of those that a name server tells, separated by commas: "
+        "`example.com:443=127.0.0.1:9443`.",
+        parse=rules.host_overrides,
+        default_text="none",
+    )
+    llm_base_url: str | None = rules.setting(
+        None,
+        _DELIVERY,
+        "Service that speaks OpenAI's protocol, to whose `/v1/chat/completions` messages to `api/llm` go.",
+        parse=rules.base_url,
+        default_text="none: such messages are refused",
+    )
+    llm_api_key: str = rules.setting(
+        "",
+        _DELIVERY,
+        "Bearer token for that service; added when a message is delivered, and never stored.",
+        parse=rules.secret_word,
+        secret=True,
+        default_text="none is sent",
     )
 
     message_log: bool = rules.setting(
@@ -484,6 +515,8 @@ class Settings:
                     f"{variable_of(smaller)}: {getattr(self, smaller)} is more than "
                     f"{variable_of(larger)}, which is {getattr(self, larger)}."
                 )
+        if self.llm_api_key and self.llm_base_url is None:
+            raise ConfigurationError(f"{variable_of('llm_api_key')}: {variable_of('llm_base_url')} is not set.")
         self._check_roles()
 
     @classmethod
@@ -523,6 +556,7 @@ class Settings:
             *self.read_only_tokens,
             self.current_signing_key,
             self.next_signing_key,
+            self.llm_api_key,
             urlsplit(self.redis_url).password or "",
         )
 

@@ -13,6 +13,7 @@ import uvloop
 from qstash_clone import __version__
 from qstash_clone.clock import Clock, SystemClock
 from qstash_clone.domain.egress import EgressPolicy
+from qstash_clone.domain.host_overrides import parse_host_overrides
 from qstash_clone.errors import ConfigurationError, StorageError, StoreIncompatible
 from qstash_clone.observability import STORE_OPENED, STORE_UNAVAILABLE, configure_logging, emit, flush_logs
 from qstash_clone.parent_watch import watch_parent
@@ -84,6 +85,7 @@ async def _serve(settings: Settings) -> None:
         egress=EgressPolicy(allow_private=settings.allow_private_destinations, allowed=settings.allowed_destinations),
         max_response_bytes=settings.max_message_bytes,
         ca_file=settings.delivery_ca_file,
+        host_overrides=parse_host_overrides(settings.host_overrides),
     )
     probes = Probes(health)
     try:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from qstash_clone.clock import Clock
+from qstash_clone.domain.llm import llm_upstream
 from qstash_clone.domain.outcome import BackoffPolicy, KeptAnswer
 from qstash_clone.settings import Settings
 from qstash_clone.storage.interface import DeliveryStore
@@ -116,6 +117,7 @@ def assemble(
         kept=KeptAnswer(final_body_bytes=settings.max_message_bytes),
         consumer=consumer,
         region=settings.region,
+        llm=llm_upstream(settings.llm_base_url, settings.llm_api_key),
         on_retry=lambda partition, delay_ms: timers[partition].expect(delay_ms),
         lease_ms=lease_ms,
         max_claims=settings.max_claims,

@@ -1,5 +1,6 @@
 """Turns free capacity into claims: new entries of the ready stream, and expired leases on an interval."""
 
+import math
 import random
 from collections.abc import Callable, Sequence
 
@@ -57,7 +58,7 @@ class ClaimLoop(Loop[ClaimReport]):
         gate: ReclaimGate,
         redis_clock: RedisClock,
         lease_ms: int,
-        deliver: Callable[[Claim, str, float], None],
+        deliver: Callable[[Claim, str, float, float], None],
         on_doorbell: Callable[[], None],
         clock: Clock,
         health: Health,
@@ -96,7 +97,8 @@ class ClaimLoop(Loop[ClaimReport]):
             held += self._slots.take(CLAIM_BATCH - 1)
             # Entries taken before a fault stay here until a claim has gone through: nobody else would look at them
             # for a lease. Their lease counts from before they were read.
-            asked_ms = self._taken_ms if self._taken else self._clock.monotonic_ms()
+            called_ms = self._clock.monotonic_ms()
+            asked_ms = self._taken_ms if self._taken else called_ms
             batch = await self._store.claim(
                 self._partition,
                 self._consumer,
@@ -112,7 +114,8 @@ class ClaimLoop(Loop[ClaimReport]):
             lease_until_ms = asked_ms + self._lease_ms
             for claim in batch.claims:
                 held -= 1
-                self._deliver(claim, batch.signing_keys.current, lease_until_ms)
+                start_until_ms = called_ms + (claim.start_within_ms or math.inf)
+                self._deliver(claim, batch.signing_keys.current, lease_until_ms, start_until_ms)
             for message_id in batch.dead_lettered:
                 telemetry.quarantined(message_id)
             if batch.rang:

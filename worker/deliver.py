@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import os
 from collections.abc import Callable
 
@@ -10,6 +11,7 @@ import msgspec
 from qstash_clone.clock import Clock
 from qstash_clone.domain.callbacks import plan_callbacks
 from qstash_clone.domain.delivery import build_request
+from qstash_clone.domain.llm import LlmUpstream, is_for_llm
 from qstash_clone.domain.message import Claim, Settlement, SettlementKind
 from qstash_clone.domain.outcome import AttemptResult, BackoffPolicy, KeptAnswer, decide, quarantine_record
 from qstash_clone.domain.signing import sign
@@ -50,6 +52,7 @@ class Deliverer:
         kept: KeptAnswer,
         consumer: str,
         region: str | None,
+        llm: LlmUpstream | None,
         on_retry: Callable[[int, int], None],
         lease_ms: int,
         max_claims: int,
@@ -65,6 +68,7 @@ class Deliverer:
         self._kept = kept
         self._consumer = consumer
         self._region = region
+        self._llm = llm
         self._on_retry = on_retry
         self._lease_ms = lease_ms
         self._max_claims = max_claims
@@ -72,9 +76,9 @@ class Deliverer:
         self._jwt_prefix = os.urandom(10).hex()
         self._jwt_count = 0
 
-    def start(self, claim: Claim, signing_key: str, lease_until_ms: float) -> None:
+    def start(self, claim: Claim, signing_key: str, lease_until_ms: float, start_until_ms: float = math.inf) -> None:
         """Deliver this claim in the background. It occupies a slot that was taken for it, and gives it back."""
-        delivery = Delivery(claim, signing_key, lease_until_ms)
+        delivery = Delivery(claim, signing_key, lease_until_ms, start_until_ms)
         self._holdings.add(delivery)
         delivery.task = asyncio.create_task(self._deliver(delivery))
 
@@ -98,7 +102,7 @@ class Deliverer:
             await self._renew(delivery)
         body = await self._whole_body(delivery)
         redis_clock = self._redis_clocks[claim.partition]
-        if claim.start_by_ms and redis_clock.now_ms() >= claim.start_by_ms:
+        if self._clock.monotonic_ms() >= delivery.start_until_ms:
             await self._hand_back(claim)
             return
         telemetry.attempt_begins(claim, redis_clock.message_now_ms())
@@ -148,6 +152,8 @@ class Deliverer:
 
     async def _exchange(self, delivery: Delivery, body: bytes) -> AttemptResult:
         claim = delivery.claim
+        if is_for_llm(claim.message) and (self._llm is None or not self._llm.takes(claim.message)):
+            return AttemptResult(error="the LLM upstream that this message was accepted for is configured no more")
         try:
             signature = sign(
                 delivery.signing_key,
@@ -156,7 +162,7 @@ class Deliverer:
                 issued_at_s=self._redis_clocks[claim.partition].now_ms() // 1000,
                 jwt_id=self._next_jwt_id(),
             )
-            request = build_request(claim, body, signature, self._region)
+            request = build_request(claim, body, signature, self._region, self._llm)
             return await self._transport.send(request, claim.message.timeout_ms)
         except Exception as error:
             telemetry.delivery_crashed(claim, error)

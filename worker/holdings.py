@@ -12,13 +12,15 @@ from qstash_clone.domain.message import Claim
 class Delivery:
     """A claim on its way from `claim` to `settle`."""
 
-    __slots__ = ("claim", "is_lost", "is_settling", "lease_until_ms", "signing_key", "task")
+    __slots__ = ("claim", "is_lost", "is_settling", "lease_until_ms", "signing_key", "start_until_ms", "task")
 
-    def __init__(self, claim: Claim, signing_key: str, lease_until_ms: float) -> None:
+    def __init__(self, claim: Claim, signing_key: str, lease_until_ms: float, start_until_ms: float) -> None:
         self.claim = claim
         self.signing_key = signing_key
         self.lease_until_ms = lease_until_ms
         """Monotonic, and early: counted from before the call that took or renewed the lease."""
+        self.start_until_ms = start_until_ms
+        """Monotonic, and early likewise: the rate window in which the attempt is counted ends soon after."""
         self.is_settling = False
         """From here on the task is not cancelled: the attempt has ended, only its record is missing."""
         self.is_lost = False

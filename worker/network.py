@@ -5,7 +5,7 @@ import contextlib
 import socket
 import ssl
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from ipaddress import ip_address
 from typing import TypeAlias, cast
 
@@ -13,6 +13,7 @@ from aiohttp import TCPConnector
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from qstash_clone.domain.egress import EgressPolicy, IPAddress
+from qstash_clone.domain.host_overrides import HostOverride
 from qstash_clone.errors import ConfigurationError
 
 _AddressInfo: TypeAlias = tuple[int, int, int, str, tuple[str | int, ...]]
@@ -28,10 +29,14 @@ class AddressRefused(OSError):
     """The destination leads to an address that the egress policy does not allow."""
 
 
-def make_connector(egress: EgressPolicy, tls: ssl.SSLContext) -> TCPConnector:
-    """A pool of connections to addresses that `egress` allows; anything else is refused with `AddressRefused`."""
+def make_connector(egress: EgressPolicy, tls: ssl.SSLContext, overrides: Iterable[HostOverride] = ()) -> TCPConnector:
+    """A pool of connections to addresses that `egress` allows; anything else is refused with `AddressRefused`.
+
+    A host that is overridden is dialled at the address given for it, which `egress` must allow as well; its
+    certificate is still expected to be the host's.
+    """
     return TCPConnector(
-        resolver=_CheckedResolver(egress),
+        resolver=_CheckedResolver(egress, overrides),
         socket_factory=_checked_socket_factory(egress),
         ssl=tls,
         limit=0,  # the worker bounds how many deliveries run at once
@@ -71,18 +76,16 @@ class _CheckedResolver(AbstractResolver):
     and must not hold up the end of the process.
     """
 
-    def __init__(self, egress: EgressPolicy) -> None:
+    def __init__(self, egress: EgressPolicy, overrides: Iterable[HostOverride]) -> None:
         self._egress = egress
+        self._overrides = {(override.host, override.port): _address_info(override) for override in overrides}
         self._free_threads = asyncio.Semaphore(_LOOKUPS_AT_ONCE)
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        async with self._free_threads:
-            loop = asyncio.get_running_loop()
-            answer: asyncio.Future[list[_AddressInfo]] = loop.create_future()
-            threading.Thread(target=_look_up, args=(host, port, loop, answer), daemon=True).start()
-            infos = await answer
+        override = self._overrides.get((host, port))
+        infos = await self._ask(host, port) if override is None else [override]
         for info in infos:
             if not self._egress.allows_address(_parse_address(info[4])):
                 raise AddressRefused(refusal_text(str(info[4][0]), host))
@@ -90,7 +93,7 @@ class _CheckedResolver(AbstractResolver):
             ResolveResult(
                 hostname=host,
                 host=str(info[4][0]),
-                port=port,
+                port=int(info[4][1]),
                 family=info[0],
                 proto=info[2],
                 flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
@@ -98,8 +101,20 @@ class _CheckedResolver(AbstractResolver):
             for info in infos
         ]
 
+    async def _ask(self, host: str, port: int) -> list[_AddressInfo]:
+        async with self._free_threads:
+            loop = asyncio.get_running_loop()
+            answer: asyncio.Future[list[_AddressInfo]] = loop.create_future()
+            threading.Thread(target=_look_up, args=(host, port, loop, answer), daemon=True).start()
+            return await answer
+
     async def close(self) -> None:
         pass
+
+
+def _address_info(override: HostOverride) -> _AddressInfo:
+    family = socket.AF_INET if override.address.version == 4 else socket.AF_INET6
+    return family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (str(override.address), override.address_port)
 
 
 def _look_up(

@@ -7,6 +7,7 @@ like this).
 """
 
 import asyncio
+from collections.abc import Iterable
 from functools import lru_cache
 from types import TracebackType
 from typing import Protocol, Self
@@ -31,6 +32,7 @@ from yarl import URL
 from qstash_clone.domain.delivery import OutgoingRequest
 from qstash_clone.domain.egress import EgressPolicy
 from qstash_clone.domain.header_names import canonical_name
+from qstash_clone.domain.host_overrides import HostOverride
 from qstash_clone.domain.message import Headers
 from qstash_clone.domain.outcome import AttemptResult
 from qstash_clone.domain.urls import Origin, origin_of
@@ -83,7 +85,8 @@ class AiohttpTransport:
 
     URL, header lines and body are sent as they are; `Host` and `Content-Length` are added. The answer's body is read
     up to `max_response_bytes`. Every address is checked by `egress` when it is dialled. A certificate is trusted if
-    the system or `ca_file` (PEM) vouches for it. Create it where an event loop runs.
+    the system or `ca_file` (PEM) vouches for it. `host_overrides` say where some hosts are dialled; what is sent, and
+    whose certificate is expected, stays that of the URL. Create it where an event loop runs.
 
     Raises `ConfigurationError` for a `ca_file` that cannot be used.
     """
@@ -94,6 +97,7 @@ class AiohttpTransport:
         egress: EgressPolicy,
         max_response_bytes: int = 1_048_576,
         ca_file: str | None = None,
+        host_overrides: Iterable[HostOverride] = (),
         max_idle_connections: int = 512,
         stale_window_s: float = _STALE_WINDOW_S,
     ) -> None:
@@ -103,9 +107,10 @@ class AiohttpTransport:
         self._stale_window_s = stale_window_s
         self._loop = asyncio.get_running_loop()
         tls = tls_context(ca_file)
-        self._connector = make_connector(egress, tls)
+        overrides = tuple(host_overrides)
+        self._connector = make_connector(egress, tls, overrides)
         # A host that is allowed by name may be anywhere. Two pools, so that one kind's check never meets the other's.
-        self._unchecked_connector = make_connector(EgressPolicy(allow_private=True), tls)
+        self._unchecked_connector = make_connector(EgressPolicy(allow_private=True), tls, overrides)
         self._route = lru_cache(maxsize=_CACHED_ROUTES)(self._make_route)
         # Connections in the pool, longest idle first. The connector bounds their time but not their number.
         self._idle: dict[ResponseHandler, _Route] = {}

@@ -1,6 +1,6 @@
 """What the backlog of one host and the silence of another cost the messages of a third."""
 
-from bench.backlog import lay
+from bench.backlog import keyed, lay, plain
 from bench.engine import SIGNING_KEY, TOKEN
 from bench.measures.latency import latencies_ms
 from bench.plan import Bench
@@ -31,6 +31,7 @@ async def measure(bench: Bench) -> list[Figure]:
                 for name, how in {
                     "third": {},
                     "fast": {},
+                    "limited": {},
                     "slow": {"delay_ms": SLOW_ANSWER_MS},
                     "hanging": {"hangs": True},
                 }.items()
@@ -61,7 +62,7 @@ async def measure(bench: Bench) -> list[Figure]:
             async def beside(name: str, seconds: float) -> tuple[list[float], str]:
                 """Latencies while messages wait for another host, and what there was besides."""
                 await calm()
-                await lay(store, others, destination(ports[name]))
+                await lay(store, others, plain(destination(ports[name])))
                 watch = Stopwatch({**processes, "redis": engine.pid})
                 latencies = await third(min(count, int(seconds * 1000 / _GAP_MS)))
                 usage, left = watch.read(), engine.unfinished() - _HANGING
@@ -77,16 +78,23 @@ async def measure(bench: Bench) -> list[Figure]:
             await third(20)
             await calm()
             idle = await third(count)
-            await lay(store, _HANGING, destination(ports["hanging"]))
+            await lay(store, _HANGING, plain(destination(ports["hanging"])))
             bench.say(f"fairness: {others} messages for a slow host, {_HANGING} for a hanging one")
             slow = await beside("slow", 60)
             bench.say(f"fairness: {others} messages for a fast host")
             fast = await beside("fast", others / _FASTEST_PER_S)
+            waiting = bench.sizes.waiting
+            bench.say(f"fairness: {waiting} messages for a limited key")
+            limited = keyed(destination(ports["limited"]), 1, parallelism=10, rate=10)
+            await lay(store, waiting, limited)
+            await calm()
+            watch = Stopwatch({**processes, "redis": engine.pid})
+            beside_key = await third(count), f"{waiting:,} waiting for it, at 10 a second; {watch.read()}"
             worker.check()
             await worker.kill()  # it would wait for the hanging host
     return [
         _figure(name, share, latencies, idle, note if share == _SHARES[0] else f"a hanging host has {_HANGING} besides")
-        for name, (latencies, note) in {"a slow host": slow, "a fast host": fast}.items()
+        for name, (latencies, note) in {"a slow host": slow, "a fast host": fast, "a limited key": beside_key}.items()
         for share in _SHARES
     ]
 

@@ -1,6 +1,6 @@
 """Memory of Redis per message that waits."""
 
-from bench.backlog import lay
+from bench.backlog import lay, plain
 from bench.plan import Bench
 from bench.report import Budget, Figure
 from bench.tools.samples import BODY_BYTES, HEADER_BYTES, URL_BYTES, destination
@@ -19,9 +19,9 @@ async def measure(bench: Bench) -> list[Figure]:
         with bench.engine() as engine:
             async with bench.store(engine) as store:
                 # Whatever exists once (scripts, keys, buffers) is there before the first reading.
-                await lay(store, 100, destination(_UNUSED_PORT), delay_ms=delay_ms)
+                await lay(store, 100, plain(destination(_UNUSED_PORT)), delay_ms=delay_ms)
                 before = engine.used_memory()
-                await lay(store, count, destination(_UNUSED_PORT), delay_ms=delay_ms)
+                await lay(store, count, plain(destination(_UNUSED_PORT)), delay_ms=delay_ms)
                 per_message = (engine.used_memory() - before) / count
         figures.append(
             Figure(

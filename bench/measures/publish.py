@@ -1,8 +1,9 @@
 """Publishing: requests per second, latency and processor time of one api process beside a route that stores nothing."""
 
-from bench.engine import TOKEN, Engine
+from bench.engine import TOKEN
 from bench.plan import Bench
 from bench.processes import Stopwatch, Usage
+from bench.publishing import WARM_UP_S, check_stored
 from bench.report import BenchFailure, Figure, compared, ratio_of_at_least
 from bench.rounds import undisturbed_pairs
 from bench.service import start_api, start_bare_api
@@ -10,7 +11,6 @@ from bench.tools.channel import Tool
 from bench.tools.samples import destination, publish_request
 
 CONNECTIONS = (1, 64)
-WARM_UP_S = 0.5
 _UNUSED_PORT = 54321
 """Nothing is delivered in this measure."""
 
@@ -56,7 +56,7 @@ async def measure(bench: Bench) -> list[Figure]:
                 if answer["refused"]:
                     raise BenchFailure(f"{server.name} refused requests, by status: {answer['refused']}")
                 if not is_bare:
-                    stored = _check_stored(engine, answer["message_ids"], stored)
+                    stored = check_stored(engine, answer["message_ids"], stored)
                 return _Round(answer, usage, server.name)
 
             figures: list[Figure] = []
@@ -74,19 +74,6 @@ async def measure(bench: Bench) -> list[Figure]:
                 group_size = (stored - stored_before) / max(1, calls)
                 figures += _figures(connections, [own for own, _ in pairs], [bare for _, bare in pairs], group_size)
             return figures
-
-
-def _check_stored(engine: Engine, message_ids: list[str], stored_before: int) -> int:
-    """Every acknowledged message is in the store, and nothing else is; returns how many there are now."""
-    stored = engine.created()
-    repeated = len(message_ids) - len(set(message_ids))
-    missing = engine.missing(message_ids)
-    if repeated or missing or stored - stored_before != len(message_ids):
-        raise BenchFailure(
-            f"publish: {len(message_ids)} messages were acknowledged, {stored - stored_before} stored; "
-            f"{missing} are missing, {repeated} ids were given twice"
-        )
-    return stored
 
 
 def _figures(connections: int, rounds: list[_Round], bare: list[_Round], group_size: float) -> list[Figure]:

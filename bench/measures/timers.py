@@ -2,7 +2,7 @@
 
 import time
 
-from bench.backlog import lay
+from bench.backlog import lay, plain
 from bench.engine import SIGNING_KEY
 from bench.plan import Bench
 from bench.processes import Stopwatch, Usage
@@ -28,7 +28,9 @@ async def measure(bench: Bench) -> list[Figure]:
             async def once() -> tuple[list[float], Usage]:
                 await receiver.ask("reset", timeout_s=5)
                 first_ms = time.time_ns() // 1_000_000 + _HEAD_START_MS + count // 10
-                expected = await lay(store, count, destination(port), not_before_ms=lambda number: first_ms + number)
+                expected = await lay(
+                    store, count, plain(destination(port)), not_before_ms=lambda number: first_ms + number
+                )
                 watch = Stopwatch({"worker": worker.pid, "redis": engine.pid, "receiver": receiver.child.pid})
                 patience_s = (first_ms + count) / 1000 - time.time() + 20
                 await receiver.ask("expect", name="fast", count=count, patience_s=patience_s, timeout_s=patience_s + 5)

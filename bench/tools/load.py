@@ -139,7 +139,7 @@ async def closed(arguments: dict[str, Any]) -> dict[str, Any]:
         "per_second": len(measured) / seconds,
         "p50_ms": percentile(measured, 0.5) / 1e6,
         "p99_ms": percentile(measured, 0.99) / 1e6,
-        "message_ids": [_id_in(body) for _, _, body in loop.answers],
+        "message_ids": [found.decode() for _, _, body in loop.answers for found in _MESSAGE_ID.findall(body)],
     }
 
 

@@ -1,5 +1,7 @@
 """The message that everything is measured with: 200 B body, 63 B of forwarded headers, 43 B URL."""
 
+import msgspec
+
 BODY_BYTES = 200
 HEADER_BYTES = 63
 URL_BYTES = 43
@@ -25,11 +27,12 @@ NUMBER = "#" * STAMP_DIGITS
 """Where a request is to differ from all others: the load generator puts a number there."""
 
 
-def publish_request(port: int, token: str, url: str, *, options: str = "") -> bytes:
-    """A whole publish; the last `BODY_BYTES` bytes are the body. `options` are further header lines."""
+def publish_request(port: int, token: str, url: str, *, options: str = "", path: str = "publish") -> bytes:
+    """A whole publish; the last `BODY_BYTES` bytes are the body. `options` are further header lines, `path` may be
+    that of an enqueue; `url` is the destination, the name of a URL group too."""
     (content_type, media_type), (name, value) = HEADERS
     return (
-        f"POST /v2/publish/{url} HTTP/1.1\r\n"
+        f"POST /v2/{path}/{url} HTTP/1.1\r\n"
         f"Host: 127.0.0.1:{port}\r\n"
         f"Authorization: Bearer {token}\r\n"
         f"{content_type}: {media_type}\r\n"
@@ -39,6 +42,23 @@ def publish_request(port: int, token: str, url: str, *, options: str = "") -> by
         "User-Agent: bench\r\n"
         f"Content-Length: {BODY_BYTES}\r\n\r\n"
     ).encode() + BODY
+
+
+def batch_request(port: int, token: str, url: str, count: int) -> bytes:
+    """A whole batch of `count` messages, each the same as that of a publish."""
+    (content_type, media_type), (name, value) = HEADERS
+    headers = {content_type: media_type, f"Upstash-Forward-{name}": value}
+    item = {"destination": url, "headers": headers, "body": BODY.decode()}
+    body = msgspec.json.encode([item] * count)
+    return (
+        "POST /v2/batch HTTP/1.1\r\n"
+        f"Host: 127.0.0.1:{port}\r\n"
+        f"Authorization: Bearer {token}\r\n"
+        f"{content_type}: {media_type}\r\n"
+        "Accept: */*\r\n"
+        "User-Agent: bench\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    ).encode() + body
 
 
 def plain_request(port: int, url: str) -> bytes:

@@ -11,9 +11,9 @@ from qstash_clone.api.auth import Authenticator, CallerAddress
 from qstash_clone.api.errors import error_body
 from qstash_clone.api.hot_path import Plan, Publisher
 from qstash_clone.api.requests import Head, read_body
-from qstash_clone.api.responses import JSON
-from qstash_clone.domain.batch import BatchItem, body_bytes, header_lines, parse_batch
-from qstash_clone.domain.destination import Destination, GroupDestination, parse_batch_destination
+from qstash_clone.api.responses import JSON, schedule_result_body
+from qstash_clone.domain.batch import BatchItem, body_bytes, header_lines, holds_json, parse_batch
+from qstash_clone.domain.destination import Destination, parse_batch_destination
 from qstash_clone.domain.header_values import HeaderLines
 from qstash_clone.domain.headers import PublishOptions
 from qstash_clone.domain.names import check_name
@@ -58,7 +58,7 @@ class Batch:
         started_s = time.perf_counter()
         self._authenticator.check(head, publishes=True)
         body = await read_body(receive, head, self._max_bytes)
-        run = _Run(self._publisher, self._item_limits, self._caller.of(head))
+        run = _Run(self._publisher, self._authenticator, self._item_limits, head, self._caller.of(head))
         items = parse_batch(body, self._max_items)
         try:
             for item in items:
@@ -87,6 +87,7 @@ class Batch:
             BATCH_PUBLISHED,
             items=len(items),
             messages=run.stored,
+            schedules=run.schedules,
             duplicates=run.duplicates,
             refused=run.refused,
             body_bytes=len(body),
@@ -103,27 +104,47 @@ class ItemLimits(msgspec.Struct, frozen=True, kw_only=True):
     body_bytes: int
 
 
+class _ParsedItem(msgspec.Struct, frozen=True, kw_only=True):
+    """An item, checked and complete."""
+
+    destination: Destination
+    group: UrlGroup | None
+    options: PublishOptions
+    body: bytes
+    queue: str | None
+
+
 class _Run:
     """Plans items in order and stores them in order, some at a time."""
 
-    def __init__(self, publisher: Publisher, limits: ItemLimits, caller_ip: str) -> None:
+    def __init__(
+        self, publisher: Publisher, authenticator: Authenticator, limits: ItemLimits, head: Head, caller_ip: str
+    ) -> None:
         self._publisher = publisher
+        self._authenticator = authenticator
         self._limits = limits
+        self._head = head
         self._caller_ip = caller_ip
-        self._groups: dict[str, UrlGroup | CallerError] = {}
+        self._destinations: dict[str, tuple[Destination, UrlGroup | None] | CallerError] = {}
+        self._last_lines: tuple[tuple[object, ...], HeaderLines] | None = None
         self._last_options: tuple[HeaderLines, UrlGroup | None, PublishOptions] | None = None
         self._plans: list[tuple[int, Plan]] = []
         """Not stored yet, with the places of their results."""
         self._planned_bytes = 0
         self.results: list[bytes] = []
         self.stored = 0
+        self.schedules = 0
         self.duplicates = 0
         self.refused = 0
 
     async def add(self, item: "BatchItem | CallerError") -> None:
         """Plan one item, and store what was planned if it is enough. Raises as the store."""
         try:
-            plan = await self._plan(item)
+            parsed = await self._parse(item)
+            if parsed.options.cron is not None:
+                self.results.append(await self._create_schedule(parsed))
+                return
+            plan = self._plan(parsed)
         except CallerError as error:
             self.refused += 1
             self.results.append(error_body(str(error)))
@@ -137,7 +158,7 @@ class _Run:
     async def flush(self) -> None:
         """Store what was planned, and fill in the results. Raises the first failure of the store once all ended."""
         plans, self._plans, self._planned_bytes = self._plans, [], 0
-        # Tasks start in the order of their creation, and each is in the store's line when it waits for the first time.
+        # In order: each is in the store's line before the next one is asked for, or when its task begins.
         outcomes = await asyncio.gather(*[self._publisher.store(plan) for _, plan in plans], return_exceptions=True)
         failure = None
         for (place, plan), outcome in zip(plans, outcomes, strict=True):
@@ -155,35 +176,64 @@ class _Run:
         if failure is not None:
             raise failure
 
-    async def _plan(self, item: "BatchItem | CallerError") -> Plan:
+    async def _create_schedule(self, item: "_ParsedItem") -> bytes:
+        """Store the schedule that an item asks for after all items before it, and return its result."""
+        self._authenticator.check(self._head, publishes=False)
+        await self.flush()
+        creation = await self._publisher.create_schedule(
+            item.destination,
+            item.group,
+            item.options,
+            item.body,
+            self._caller_ip,
+            item.queue,
+            self._head.request_id.decode(),
+        )
+        if creation.is_duplicate:
+            self.duplicates += 1
+        else:
+            self.schedules += 1
+        return schedule_result_body(creation)
+
+    def _plan(self, item: "_ParsedItem") -> Plan:
+        return self._publisher.plan(item.destination, item.group, item.options, item.body, self._caller_ip, item.queue)
+
+    async def _parse(self, item: "BatchItem | CallerError") -> "_ParsedItem":
         if isinstance(item, CallerError):
             raise item
-        destination = parse_batch_destination(item.destination or "")
+        destination, group = await self._destination(item.destination or "")
         queue = check_name("queue", item.queue) if item.queue else None
-        group = await self._check_destination(destination)
-        lines = header_lines(item, max_headers=self._limits.headers, max_bytes=self._limits.header_bytes)
-        options = self._options(lines, group)
+        options = self._options(self._lines(item), group)
         body = body_bytes(item, self._limits.body_bytes)
-        return self._publisher.plan(destination, group, options, body, self._caller_ip, queue)
+        return _ParsedItem(destination=destination, group=group, options=options, body=body, queue=queue)
 
-    async def _check_destination(self, destination: Destination) -> UrlGroup | None:
-        """As that of the publisher, which reads each group once for the whole batch."""
-        if not isinstance(destination, GroupDestination):
-            return await self._publisher.check_destination(destination)
-        found = self._groups.get(destination.name)
+    async def _destination(self, text: str) -> tuple[Destination, UrlGroup | None]:
+        """Parsed and checked once for the whole batch, so that each URL group is read once."""
+        found = self._destinations.get(text)
         if found is None:
             try:
-                found = await self._publisher.check_destination(destination)
+                destination = parse_batch_destination(text)
+                found = (destination, await self._publisher.check_destination(destination))
             except CallerError as error:
                 found = error
-            assert found is not None
-            self._groups[destination.name] = found
+            self._destinations[text] = found
         if isinstance(found, CallerError):
             raise found
         return found
 
+    def _lines(self, item: BatchItem) -> HeaderLines:
+        """Those of the item before, if it was given the same headers: most items of a batch look alike."""
+        given = (item.headers, item.callback, holds_json(item))
+        if self._last_lines is None or self._last_lines[0] != given:
+            limits = self._limits
+            self._last_lines = (
+                given,
+                header_lines(item, max_headers=limits.headers, max_bytes=limits.header_bytes),
+            )
+        return self._last_lines[1]
+
     def _options(self, lines: HeaderLines, group: UrlGroup | None) -> PublishOptions:
-        """Those of the item before, if it had the same headers: most batches are made of items that look alike."""
+        """Those of the item before, if it had the same headers."""
         last = self._last_options
         if last is not None and last[0] == lines and last[1] is group:
             return last[2]

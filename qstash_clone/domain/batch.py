@@ -84,7 +84,7 @@ def header_lines(item: BatchItem, *, max_headers: int, max_bytes: int) -> Header
         raise BodyTooLarge(f"headers: {len(lines)} are more than the limit of {max_headers}")
     if size_bytes > max_bytes:
         raise BodyTooLarge(f"headers: {size_bytes} bytes are more than the limit of {max_bytes}")
-    if _is_json(item) and not any(name in _CONTENT_TYPES for name, _ in lines):
+    if holds_json(item) and not any(name in _CONTENT_TYPES for name, _ in lines):
         lines.append(_JSON_TYPE)
     return lines
 
@@ -101,13 +101,14 @@ def body_bytes(item: BatchItem, max_bytes: int) -> bytes:
         except ValueError as error:
             raise InvalidRequest(f"body: {str(error)[:_SHOWN_CHARACTERS]}") from None
     else:
-        body = msgspec.json.format(raw, indent=-1) if _is_json(item) else b""
+        body = msgspec.json.format(raw, indent=-1) if holds_json(item) else b""
     if len(body) > max_bytes:
         raise BodyTooLarge(f"the body is larger than the limit of {max_bytes} bytes")
     return body
 
 
-def _is_json(item: BatchItem) -> bool:
+def holds_json(item: BatchItem) -> bool:
+    """Whether the body is neither a string nor null."""
     return bytes(memoryview(item.body)[:5]) != b"null" and bytes(memoryview(item.body)[:1]) != b'"'
 
 

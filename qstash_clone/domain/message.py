@@ -60,6 +60,8 @@ class Extras(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     endpoint_name: str | None = None
     schedule_id: str | None = None
     """Of a message that a schedule has published, and of its callbacks."""
+    api: str | None = None
+    """`llm` for a message that was published to `api/llm`."""
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True):
@@ -196,9 +198,9 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """When the first attempt was due."""
     lane: str = ""
     """Its route."""
-    start_by_ms: int = 0
-    """Redis's own clock: when the rate window ends in which this attempt is counted; 0 for none. An attempt that
-    has not begun by then is handed back, because the next window may be full."""
+    start_within_ms: int = 0
+    """From the moment of the claim, whose rate window counts the attempt; 0 for no limit. An attempt that has not
+    begun by then is handed back: it would arrive in the next window, which may be full."""
 
 
 class SettlementKind(StrEnum):

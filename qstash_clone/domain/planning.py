@@ -76,15 +76,17 @@ def plan_publish(
     now_ms: int,
     deduplication: Deduplication | None = None,
     queue: str | None = None,
+    api: str | None = None,
 ) -> NewMessage:
-    """The message that a publish to a URL asks for; `deduplication` is that of `plan_deduplication`.
+    """The message that a publish to a URL asks for; `deduplication` is that of `plan_deduplication`. `api` says what
+    stands behind the URL if the publisher named that instead.
 
     `now_ms` serves the check of `Upstash-Not-Before` against the longest delay and nothing else: when the message
     is due is up to the store's clock, also for a time in the past. Raises `QuotaExceeded` when that check fails.
     """
     if options.not_before_ms is not None:
         _check_not_before(options.not_before_ms, limits, now_ms)
-    extras = _extras(options)
+    extras = _extras(options, api=api)
     return _plan(
         message_id, destination.url, destination.origin, extras, options, body, caller_ip, deduplication, queue
     )
@@ -156,7 +158,9 @@ def _check_not_before(not_before_ms: int, limits: Limits, now_ms: int) -> None:
         )
 
 
-def _extras(options: PublishOptions, url_group: str | None = None, endpoint_name: str | None = None) -> Extras | None:
+def _extras(
+    options: PublishOptions, url_group: str | None = None, endpoint_name: str | None = None, api: str | None = None
+) -> Extras | None:
     callback, failure_callback = options.callback, options.failure_callback
     redaction, flow_control = options.redaction, options.flow_control
     if (
@@ -165,6 +169,7 @@ def _extras(options: PublishOptions, url_group: str | None = None, endpoint_name
         and redaction is None
         and flow_control is None
         and url_group is None
+        and api is None
     ):
         return None
     return Extras(
@@ -174,4 +179,5 @@ def _extras(options: PublishOptions, url_group: str | None = None, endpoint_name
         flow_control=flow_control,
         url_group=url_group,
         endpoint_name=endpoint_name,
+        api=api,
     )

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.connection import HiredisRespSerializer
 from redis.exceptions import (
     AuthenticationError,
     AuthenticationWrongNumberOfArgsError,
@@ -22,12 +23,14 @@ from redis.exceptions import (
 
 from qstash_clone.errors import ConfigurationError, StorageUnavailable
 from qstash_clone.settings import Durability, Settings
+from qstash_clone.storage.commands import Argument
 
 CONNECT_TIMEOUT_S = 2.0
 COMMAND_TIMEOUT_S = 10.0
 """Longer than the longest blocking read of a worker, which must end first."""
 OLDEST_VERSION = (6, 2)
 
+_serializer: Any = HiredisRespSerializer()
 _REFUSALS = (AuthenticationError, AuthorizationError, AuthenticationWrongNumberOfArgsError)
 _RANKS: dict[Durability, int] = {"none": 0, "everysec": 1, "always": 2}
 _PROMISES: dict[Durability, str] = {
@@ -74,7 +77,7 @@ def open_client(settings: Settings, *, client_name: str = "qstash-clone") -> Red
         if not os.access(settings.redis_ca_file, os.R_OK):
             raise ConfigurationError(f"QSTASH_CLONE_REDIS_CA_FILE: cannot read {settings.redis_ca_file!r}.")
         options["ssl_ca_certs"] = settings.redis_ca_file
-    return Redis.from_url(  # pyright: ignore[reportUnknownMemberType]
+    client = Redis.from_url(  # pyright: ignore[reportUnknownMemberType]
         settings.redis_url,
         protocol=2,
         decode_responses=False,
@@ -85,6 +88,20 @@ def open_client(settings: Settings, *, client_name: str = "qstash-clone") -> Red
         client_name=client_name,
         **options,
     )
+    pool: Any = client.connection_pool
+    pool.connection_class = _packing_in_c(pool.connection_class)
+    return client
+
+
+def _packing_in_c(connection_class: Any) -> Any:
+    """The library's blocking connections pack commands with hiredis, its others in Python: for a call that stores a
+    hundred messages that is a quarter of this process's time."""
+
+    class Connection(connection_class):
+        def pack_command(self, *args: Argument) -> list[bytes]:
+            return _serializer.pack(*args)
+
+    return Connection
 
 
 async def check_engine(client: Redis, settings: Settings) -> EngineFacts:

@@ -173,9 +173,9 @@ class RedisDeliveryStore:
         claims: list[Claim] = []
         given_up: list[MessageId] = []
         for at in range(0, len(claimed), 4):
-            entry_id, message_id, record, start_by_ms = claimed[at : at + 4]
+            entry_id, message_id, record, start_within_ms = claimed[at : at + 4]
             try:
-                claims.append(decode_claim(partition, entry_id, message_id, record, start_by_ms))
+                claims.append(decode_claim(partition, entry_id, message_id, record, start_within_ms))
             except (ValueError, struct.error) as error:
                 # Left to its lease, and after `max_claims` to the dead letters: it must not take the others along.
                 detail = f"The record of {message_id.hex()} cannot be read: {error}"

@@ -5,7 +5,7 @@ call whose reply was lost, with the same ids. All raise `StorageUnavailable` whe
 store's patience, and `StorageFull` when a write is refused for memory.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from enum import StrEnum
 from typing import Final, Protocol
 
@@ -106,9 +106,11 @@ class Published(msgspec.Struct, frozen=True, kw_only=True):
 class DeduplicationRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Publishes that repeat this one are not stored until it expires."""
 
-    message_id: MessageId
     expires_ms: int
     """Unix time."""
+    message_id: MessageId | None = None
+    """Of the first message; None where it was a schedule that was created."""
+    schedule_id: str | None = None
 
 
 class LogPage(msgspec.Struct, frozen=True, kw_only=True):
@@ -153,7 +155,7 @@ class PublishStore(Protocol):
         """As `new_message_id`, for the messages of one fan-out: all on one partition."""
         ...
 
-    async def publish(self, message: NewMessage) -> Published:
+    def publish(self, message: NewMessage) -> Awaitable[Published]:
         """Store one message; once this returns it is in Redis, and on disk as Redis is configured.
 
         Concurrent calls travel together. A message whose id is stored already counts as stored. Of any number of
@@ -161,7 +163,7 @@ class PublishStore(Protocol):
         """
         ...
 
-    async def fan_out(self, messages: Sequence[NewMessage]) -> Published:
+    def fan_out(self, messages: Sequence[NewMessage]) -> Awaitable[Published]:
         """Store these messages of one partition in one step, all or none, and decide about repeats once for all of
         them: `deduplication` is that of the first."""
         ...

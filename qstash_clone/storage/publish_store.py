@@ -63,7 +63,7 @@ class RedisPublishStore:
     ) -> None:
         self._commands = commands
         self._runner = runner
-        self._reservations = Reservations(runner, keys)
+        self.reservations = Reservations(runner, keys)
         self._keys = keys
         self._ids = ids
         self._is_logged = is_logged
@@ -104,18 +104,18 @@ class RedisPublishStore:
         """The partition on which a digest's record is: one script there looks it up and stores the message."""
         return partition_of(MessageId(deduplication.digest), len(self._keys))
 
-    async def publish(self, message: NewMessage) -> Published:
-        return await self.fan_out((message,))
+    def publish(self, message: NewMessage) -> Awaitable[Published]:
+        return self.fan_out((message,))
 
-    async def fan_out(self, messages: Sequence[NewMessage]) -> Published:
+    def fan_out(self, messages: Sequence[NewMessage]) -> Awaitable[Published]:
         first = messages[0]
         deduplication = first.deduplication
         if deduplication is None:
-            return await self._submit(messages, b"")
+            return self._submit(messages, b"")
         told = encode_originals(messages)
         if self._deciding(deduplication) == partition_of(first.id, len(self._keys)):
-            return await self._submit(messages, encode_deduplication(deduplication) + told)
-        return await self._reservations.publish(
+            return self._submit(messages, encode_deduplication(deduplication) + told)
+        return self.reservations.publish(
             deduplication, first.id, told, lambda: self._submit(messages, b""), self._is_stored
         )
 

@@ -8,20 +8,21 @@ from itertools import chain
 from typing import Any, Final
 
 from qstash_clone.domain.cron import Cron
-from qstash_clone.domain.message import State
+from qstash_clone.domain.message import Deduplication, State
 from qstash_clone.domain.quoting import quoted
 from qstash_clone.domain.schedules import Firing, Schedule, StoredSchedule, firing_ids, parsed_cron
 from qstash_clone.errors import InvalidRequest, QuotaExceeded, StorageError, StorageFull, StorageUnavailable
 from qstash_clone.ids import MessageId
 from qstash_clone.storage.access import StoreAccess
-from qstash_clone.storage.codec import STORAGE_VERSION
+from qstash_clone.storage.codec import STORAGE_VERSION, decode_original_schedule, encode_original_schedule
 from qstash_clone.storage.commands import Argument
 from qstash_clone.storage.keys import PartitionKeys
 from qstash_clone.storage.partitions import buckets_of, lane_partition, partition_of
 from qstash_clone.storage.publish_store import RedisPublishStore, member_error
-from qstash_clone.storage.resources import DueSchedules, FireResult
+from qstash_clone.storage.resources import DueSchedules, FireResult, ScheduleCreation
 from qstash_clone.storage.schedule_codec import (
     HEAD_BYTES,
+    creation_of,
     decode_schedule,
     encode_definition,
     encode_firing,
@@ -57,13 +58,33 @@ class RedisScheduleStore:
     def _keys_of(self, schedule_id: str) -> PartitionKeys:
         return self._access.keys[self._partition_of(schedule_id)]
 
-    async def put_schedule(self, schedule: Schedule) -> StoredSchedule:
+    async def create_schedule(self, schedule: Schedule, deduplication: Deduplication | None) -> ScheduleCreation:
+        if deduplication is None:
+            await self.put_schedule(schedule)
+            return ScheduleCreation(schedule_id=schedule.id, is_duplicate=False)
+        creation = self._access.ids.next_id()
+        decided = await self._publishing.reservations.store_once(
+            deduplication,
+            creation,
+            encode_original_schedule(schedule.id),
+            lambda: self.put_schedule(schedule, creation),
+            self._is_stored,
+        )
+        return ScheduleCreation(schedule_id=decode_original_schedule(decided.told), is_duplicate=decided.is_repeat)
+
+    async def _is_stored(self, creation: MessageId, told: bytes) -> bool:
+        """Whether the schedule is there, and not one of the same id from another creation."""
+        schedule_id = decode_original_schedule(told)
+        record = await self._access.commands.ask("GET", self._keys_of(schedule_id).schedule(schedule_id))
+        return record is not None and creation_of(schedule_id, record) == creation
+
+    async def put_schedule(self, schedule: Schedule, creation: bytes = b"") -> StoredSchedule:
         if schedule.limited_lanes:
             # Refuses lanes that live apart.
             self._publishing.new_message_id(lanes=schedule.limited_lanes)
         keys = self._keys_of(schedule.id)
         most = max(0, self._max_schedules - await self._count_elsewhere(keys))
-        definition = encode_definition(schedule)
+        definition = encode_definition(schedule, creation)
         cron = parsed_cron(schedule.cron)
         next_ms = 0
 

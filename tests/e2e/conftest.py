@@ -12,6 +12,8 @@ from qstash_clone.settings import Settings
 from tests.conftest import CURRENT_KEY, NEXT_KEY, TOKEN
 from tests.e2e import typescript_sdk
 from tests.support.client import Client, check_signature
+from tests.support.dev_clock import DevClock
+from tests.support.gates import Gates
 from tests.support.processes import System
 from tests.support.receiver import ReceivedRequest, Receiver
 from tests.support.redis_server import RedisServer, find_engines
@@ -20,6 +22,7 @@ collect_ignore = [
     name
     for name, is_possible in (
         ("test_curl.py", shutil.which("curl") is not None),
+        ("test_howto_pages.py", shutil.which("curl") is not None),
         ("test_typescript_sdk.py", typescript_sdk.IS_INSTALLED),
     )
     if not is_possible
@@ -64,6 +67,28 @@ def client(system: System) -> Client:
     return Client(system.url, system.settings)
 
 
+@pytest.fixture(scope="session")
+def clocked(e2e_redis: RedisServer) -> Iterator[System]:
+    """A system whose clock tests move, as `dev` lets them; each finds it running, at some time in the future."""
+    settings = settings_for(e2e_redis.url, key_namespace="clocked", region="EU-WEST-1", dev=True)
+    with System(settings, workers=2) as system:
+        yield system
+
+
+@pytest.fixture
+def later(clocked: System) -> Client:
+    """A client of the system whose clock moves."""
+    return Client(clocked.url, clocked.settings)
+
+
+@pytest.fixture
+async def clock(later: Client) -> AsyncIterator[DevClock]:
+    """The clock that `later` goes by."""
+    clock = DevClock(later)
+    yield clock
+    await clock.go_on()
+
+
 @asynccontextmanager
 async def connected(url: str, token: str) -> AsyncGenerator[AsyncQStash]:
     """The official SDK, unchanged, on one api."""
@@ -86,6 +111,12 @@ async def receiver() -> AsyncIterator[Receiver]:
     """On a port of its own, hence a lane of its own."""
     async with Receiver() as receiver:
         yield receiver
+
+
+@pytest.fixture
+def gates(receiver: Receiver) -> Gates:
+    """Holds the receiver's answers back."""
+    return Gates(receiver)
 
 
 @pytest.fixture

@@ -1,44 +1,12 @@
 """Messages for later: delays and points in time, with the store's clock moved where the wait is long."""
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
-import pytest
-import redis.asyncio
-
-from qstash_clone.storage.keys import PartitionKeys
-from tests.e2e.conftest import settings_for
 from tests.support.client import Client
+from tests.support.dev_clock import DevClock
 from tests.support.eventually import eventually
 from tests.support.processes import System
 from tests.support.receiver import Receiver, Reply
-from tests.support.redis_server import RedisServer
-
-MoveClock = Callable[[int], Awaitable[None]]
-
-
-@pytest.fixture(scope="module")
-def clocked(e2e_redis: RedisServer) -> Iterator[System]:
-    """A system of its own, whose clock tests move."""
-    with System(settings_for(e2e_redis.url, key_namespace="clocked", region="EU-WEST-1")) as system:
-        yield system
-
-
-@pytest.fixture
-def later(clocked: System) -> Client:
-    return Client(clocked.url, clocked.settings)
-
-
-@pytest.fixture
-async def move_clock(clocked: System) -> AsyncIterator[MoveClock]:
-    redis_client = redis.asyncio.Redis.from_url(clocked.settings.redis_url)  # pyright: ignore[reportUnknownMemberType]
-    keys = PartitionKeys(clocked.settings.key_namespace, 0, 1)
-
-    async def move(ms: int) -> None:
-        await redis_client.hincrby(keys.meta.decode(), "off", ms)  # pyright: ignore
-
-    yield move
-    await redis_client.aclose()
 
 
 async def test_a_delay_is_waited_for(client: Client, receiver: Receiver) -> None:
@@ -71,28 +39,28 @@ async def test_without_either_a_message_is_due_when_it_was_created(client: Clien
     assert message["notBefore"] == message["createdAt"]
 
 
-async def test_a_long_delay(later: Client, receiver: Receiver, move_clock: MoveClock) -> None:
+async def test_a_long_delay(later: Client, receiver: Receiver, clock: DevClock) -> None:
     await later.publish(f"{receiver.url}/10d", b"x", [("Upstash-Delay", "10d")])
     await later.publish(f"{receiver.url}/1d10h30m", b"x", [("Upstash-Delay", "1d10h30m")])
     await later.publish(f"{receiver.url}/90", b"x", [("Upstash-Delay", "90")])
-    await move_clock(91_000)
+    await clock.advance(91_000)
     await receiver.wait_for(1)
-    await move_clock((34 * 60 + 30) * 60_000)
+    await clock.advance((34 * 60 + 30) * 60_000)
     await receiver.wait_for(2)
-    await move_clock(9 * 24 * 3600_000)
+    await clock.advance(9 * 24 * 3600_000)
     await receiver.wait_for(3)
     assert [request.target for request in receiver.requests] == ["/90", "/1d10h30m", "/10d"]
     assert receiver.requests[0].values("Upstash-Region") == ["EU-WEST-1"]
 
 
-async def test_the_default_backoff(later: Client, receiver: Receiver, move_clock: MoveClock, clocked: System) -> None:
+async def test_the_default_backoff(later: Client, receiver: Receiver, clock: DevClock, clocked: System) -> None:
     receiver.always(Reply(status=500))
     message_id = await later.publish(receiver.url, b"x", [("Upstash-Retries", "6")])
     for number, delay_s in enumerate([7, 54, 403, 2980, 22026, 86400], start=1):
         await receiver.wait_for(number)
         attempts = await eventually(lambda number=number: _attempts(clocked, message_id, number))
         assert attempts[-1]["next_delay_ms"] == delay_s * 1000
-        await move_clock(delay_s * 1000)
+        await clock.advance(delay_s * 1000)
     letter = await eventually(lambda: later.dead_letter_of(message_id))
     assert letter is not None
     assert len(receiver.requests) == 7

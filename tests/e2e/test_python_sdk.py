@@ -126,22 +126,6 @@ async def test_signing_keys(async_qstash: AsyncQStash) -> None:
     assert (keys.current, keys.next) == (CURRENT_KEY, NEXT_KEY)
 
 
-async def test_what_later_releases_build_says_so(async_qstash: AsyncQStash, receiver: Receiver) -> None:
-    calls = [
-        async_qstash.message.batch_json([{"url": receiver.url, "body": {}}]),
-        async_qstash.message.enqueue_json(queue="q", url=receiver.url, body={}),
-        async_qstash.message.publish_json(url=receiver.url, body={}, flow_control={"key": "k", "parallelism": 1}),
-        async_qstash.schedule.create_json(destination=receiver.url, cron="* * * * *", body={}),
-        async_qstash.schedule.list(),
-        async_qstash.queue.list(),
-        async_qstash.url_group.list(),
-    ]
-    for call in calls:
-        with pytest.raises(QStashError, match="not supported yet"):
-            await call
-    assert receiver.requests == []
-
-
 async def test_errors_of_the_service_reach_the_caller(
     system: System, async_qstash: AsyncQStash, receiver: Receiver
 ) -> None:

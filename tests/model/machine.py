@@ -162,9 +162,12 @@ class StoreMachine(RuleBasedStateMachine):
         if not self.known:
             return
         new = self.pick(at, list(self.known.values())).new
-        assert self.run(self.store.publishing.publish(new)) == Published(id=new.id)
+        assert self.run(self._publish(new)) == Published(id=new.id)
         if new.deduplication is not None:
             self.on_record.setdefault(new.deduplication.digest, new.id)
+
+    async def _publish(self, new: NewMessage) -> Published:
+        return await self.store.publishing.publish(new)
 
     @rule(digest=st.sampled_from(DIGESTS))
     def forget_repeats(self, digest: bytes) -> None:

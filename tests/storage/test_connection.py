@@ -7,14 +7,16 @@ import tempfile
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
-from redis.asyncio import Redis
+from redis.asyncio import Redis, UnixDomainSocketConnection
 from redis.exceptions import RedisError
 
 from qstash_clone.errors import ConfigurationError, StorageUnavailable
 from qstash_clone.settings import Settings
+from qstash_clone.storage.commands import Argument
 from qstash_clone.storage.connection import EngineFacts, check_engine, open_client
 from tests.support.redis_server import RedisServer, find_engines
 
@@ -240,3 +242,21 @@ def test_certificate_file_must_fit(tmp_path: Path) -> None:
         open_client(Settings(redis_url="rediss://localhost", redis_ca_file=str(tmp_path / "none.pem")))
     with pytest.raises(ConfigurationError, match="does not begin with rediss"):
         open_client(Settings(redis_url="redis://localhost", redis_ca_file=os.devnull))
+
+
+async def test_commands_are_packed_as_the_library_packs_them(make_server: MakeServer) -> None:
+    commands: tuple[tuple[Argument, ...], ...] = (
+        ("SET", b"k\x00\r\n", b""),
+        ("CONFIG GET", "appendfsync"),
+        (b"SET", "k\x00\u00e9", -1, 2**40),
+        ("SET", b"k" * 7000, b"v" * 100_000),
+    )
+    theirs: Any = UnixDomainSocketConnection()
+    async with opened(Settings(redis_url=make_server().url)) as client:
+        pool: Any = client.connection_pool
+        ours = pool.make_connection()
+        assert isinstance(ours, UnixDomainSocketConnection)
+        for command in commands:
+            assert b"".join(ours.pack_command(*command)) == b"".join(theirs.pack_command(*command))
+        assert await client.set("k\x00\u00e9", b"\xff\r\n")  # pyright: ignore
+        assert await client.get("k\x00\u00e9".encode()) == b"\xff\r\n"  # pyright: ignore

@@ -147,6 +147,14 @@ async def test_a_paused_queue_holds_retries_in_their_order(store: Store, move_cl
     assert await claimed(store) == ids[:1]
 
 
+async def test_a_cancelled_retry_lets_the_next_member_go_at_once(store: Store) -> None:
+    ids = [await enqueue(store) for _ in range(2)]
+    await store.delivery.settle(retry(await claim_one(store), delay_ms=60_000))
+    assert await claimed(store) == []
+    await store.admin.cancel(ids[0])
+    assert await claimed(store) == ids[1:]
+
+
 async def test_more_parallelism_admits_at_once(store: Store) -> None:
     ids = [await enqueue(store) for _ in range(5)]
     assert await claimed(store) == ids[:1]

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import json
 import urllib.parse
 from typing import Any
 
@@ -9,8 +10,9 @@ import jwt
 from qstash import Receiver as SignatureReceiver
 
 from qstash_clone.settings import Settings
+from tests.support.gates import PASSES_BY
 from tests.support.raw_http import Answer, Headers, RawHttp
-from tests.support.receiver import ReceivedRequest
+from tests.support.receiver import ReceivedRequest, Receiver
 
 
 class Client:
@@ -33,11 +35,35 @@ class Client:
         assert answer.status == 200, answer
         return answer.json()["messageId"]
 
+    async def enqueue(self, queue: str, destination: str, body: bytes = b"", headers: Headers = ()) -> str:
+        """Enqueue, which must succeed, and return the message's id."""
+        answer = await self.call("POST", f"/v2/enqueue/{queue}/{destination}", headers, body)
+        assert answer.status == 200, answer
+        return answer.json()["messageId"]
+
+    async def send(self, method: str, target: str, fields: object = None) -> Any:
+        """One request with a JSON body, or none, which must succeed; the answer's JSON."""
+        body = b"" if fields is None else json.dumps(fields).encode()
+        answer = await self.call(method, target, body=body)
+        assert answer.status in (200, 201), (method, target, answer)
+        return answer.json()
+
     async def message(self, message_id: str) -> dict[str, Any] | None:
         """The message as the api shows it; None if it is not found."""
         answer = await self.call("GET", f"/v2/messages/{message_id}")
         assert answer.status in (200, 404), answer
         return answer.json() if answer.status == 200 else None
+
+    async def states(self, message_id: str) -> list[str]:
+        """The states in the log of a message, oldest first."""
+        events = (await self.send("GET", f"/v2/events?messageId={message_id}"))["events"]
+        return [event["state"] for event in reversed(events)]
+
+    async def pass_by(self, receiver: Receiver) -> None:
+        """A plain message is delivered: what was free to go before it has gone as well."""
+        before = sum(request.path == PASSES_BY for request in receiver.requests)
+        await self.publish(receiver.url + PASSES_BY)
+        await receiver.wait_for(before + 1, path=PASSES_BY)
 
     async def cancel(self, message_id: str) -> Answer:
         return await self.call("DELETE", f"/v2/messages/{message_id}")

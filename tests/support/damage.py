@@ -7,8 +7,7 @@ from typing import Any
 import redis.asyncio
 
 ASIDE = b"aside:"
-_SORTED_SETS = (b"timers", b"workers", b"schedules", b"catalogue", b"windows", b"queues", b"flows")
-"""What would not notice another sorted set in its place."""
+SORTED_SETS = b"timers", b"workers", b"windows", b"}queues", b"}flows", b"}schedules", b"}catalogue"
 
 
 @asynccontextmanager
@@ -18,7 +17,7 @@ async def damaged(client: "redis.asyncio.Redis", key: bytes) -> AsyncGenerator[N
     is_there = await commands.exists(key)
     if is_there:
         await commands.rename(key, ASIDE + key)
-    if key.endswith(_SORTED_SETS):
+    if key.endswith(SORTED_SETS):
         await commands.sadd(key, "damaged")
     else:
         await commands.zadd(key, {"damaged": 0})

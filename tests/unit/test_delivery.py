@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from qstash_clone.domain.delivery import OutgoingRequest, build_request
+from qstash_clone.domain.llm import LlmUpstream
 from qstash_clone.domain.message import Claim, Extras, Headers, Message, Redaction
 from qstash_clone.ids import MessageId, format_message_id
 
@@ -19,7 +20,9 @@ OWN_LINES: Headers = (
 MESSAGE = Message(url="https://e.com//a%2F?b", caller_ip="203.0.113.9")
 
 
-def build(message: Message, body: bytes = b"", region: str | None = None) -> OutgoingRequest:
+def build(
+    message: Message, body: bytes = b"", region: str | None = None, llm: LlmUpstream | None = None
+) -> OutgoingRequest:
     claim = Claim(
         partition=0,
         entry_id=b"1-1",
@@ -33,7 +36,7 @@ def build(message: Message, body: bytes = b"", region: str | None = None) -> Out
         body=b"",
         body_bytes=len(body),
     )
-    return build_request(claim, body, "a.b.c", region)
+    return build_request(claim, body, "a.b.c", region, llm)
 
 
 def test_a_plain_message_has_only_the_own_headers() -> None:
@@ -101,6 +104,36 @@ def test_where_a_message_comes_from_is_said() -> None:
         ("Upstash-Topic-Name", "orders"),
     )
     assert build(msgspec.structs.replace(MESSAGE, extras=Extras(redaction=Redaction(body=True)))).headers == (
+        ("User-Agent", "Upstash-QStash"),
+        *OWN_LINES,
+    )
+
+
+def test_the_key_of_the_llm_upstream_takes_the_place_of_a_forwarded_one() -> None:
+    lines = (("Content-Type", "application/json"), ("Authorization", "Bearer of the publisher"))
+    message = msgspec.structs.replace(MESSAGE, headers=lines, extras=Extras(api="llm"))
+    request = build(message, llm=LlmUpstream(MESSAGE.url, "k3y"))
+    assert request.headers == (
+        lines[0],
+        ("User-Agent", "Upstash-QStash"),
+        ("Authorization", "Bearer k3y"),
+        *OWN_LINES,
+    )
+
+
+@pytest.mark.parametrize(
+    ("message", "upstream"),
+    [
+        (MESSAGE, LlmUpstream(MESSAGE.url, "k3y")),
+        (msgspec.structs.replace(MESSAGE, extras=Extras(api="llm")), LlmUpstream("https://other.example", "k3y")),
+        (msgspec.structs.replace(MESSAGE, extras=Extras(api="llm")), LlmUpstream(MESSAGE.url)),
+        (msgspec.structs.replace(MESSAGE, extras=Extras(api="llm")), None),
+    ],
+)
+def test_nothing_else_gets_a_key(message: Message, upstream: LlmUpstream | None) -> None:
+    message = msgspec.structs.replace(message, headers=(("Authorization", "own"),))
+    assert build(message, llm=upstream).headers == (
+        ("Authorization", "own"),
         ("User-Agent", "Upstash-QStash"),
         *OWN_LINES,
     )

@@ -47,6 +47,9 @@ def test_every_setting_is_read_from_its_own_variable() -> None:
         "QSTASH_CLONE_LOG_FORMAT": "TEXT",
         "QSTASH_CLONE_ALLOW_PRIVATE_DESTINATIONS": "yes",
         "QSTASH_CLONE_ALLOWED_DESTINATIONS": "10.0.0.0/8, Hooks.Internal,fd00::/8",
+        "QSTASH_CLONE_HOST_OVERRIDES": "Example.com:443=127.0.0.1:9443, b.example:80=[::1]:80",
+        "QSTASH_CLONE_LLM_BASE_URL": "https://llm.example/openai/",
+        "QSTASH_CLONE_LLM_API_KEY": "k3y",
         "QSTASH_CLONE_TRUSTED_PROXIES": "192.0.2.1",
         "QSTASH_CLONE_REGION": " eu-central-1 ",
         "QSTASH_CLONE_RETRY_BACKOFF_COEFFICIENT": "1.5",
@@ -57,6 +60,8 @@ def test_every_setting_is_read_from_its_own_variable() -> None:
     assert settings.log_format == "text"
     assert settings.allow_private_destinations is True
     assert settings.allowed_destinations == ("10.0.0.0/8", "hooks.internal", "fd00::/8")
+    assert settings.host_overrides == ("example.com:443=127.0.0.1:9443", "b.example:80=[::1]:80")
+    assert (settings.llm_base_url, settings.llm_api_key) == ("https://llm.example/openai", "k3y")
     assert settings.trusted_proxies == ("192.0.2.1",)
     assert settings.region == "eu-central-1"
     assert settings.retry_backoff_coefficient == 1.5
@@ -159,6 +164,11 @@ def test_lists_of_tokens_are_masked(name: str) -> None:
         ("QSTASH_CLONE_TRUSTED_PROXIES", "10.0.0.0/99"),
         ("QSTASH_CLONE_TRUSTED_PROXIES", "proxy.internal"),
         ("QSTASH_CLONE_ALLOWED_DESTINATIONS", "https://a.b/"),
+        ("QSTASH_CLONE_HOST_OVERRIDES", "example.com=127.0.0.1"),
+        ("QSTASH_CLONE_LLM_BASE_URL", "llm.example"),
+        ("QSTASH_CLONE_LLM_BASE_URL", "https://llm.example/v1/"),
+        ("QSTASH_CLONE_LLM_BASE_URL", "https://llm.example/?v=1"),
+        ("QSTASH_CLONE_LLM_API_KEY", "k3y"),
         ("QSTASH_CLONE_RETRY_BACKOFF_COEFFICIENT", "0"),
         ("QSTASH_CLONE_RETRY_BACKOFF_COEFFICIENT", "-1.0"),
         ("QSTASH_CLONE_RETRY_BACKOFF_COEFFICIENT", "nan"),
@@ -272,6 +282,8 @@ def test_names_of_the_sdks_can_be_left_alone() -> None:
 def test_secrets_are_masked() -> None:
     assert masked("token", "t0ken") == "***"
     assert masked("token", "") == ""
+    assert masked("llm_api_key", "k3y") == "***"
+    assert "k3y" in load(QSTASH_CLONE_LLM_BASE_URL="https://llm.example", QSTASH_CLONE_LLM_API_KEY="k3y").secrets
     assert masked("token", DEVELOPMENT_TOKEN) == DEVELOPMENT_TOKEN
     assert masked("redis_url", "redis://user:hunter2@host:1/0") == "redis://user:***@host:1/0"
     assert masked("redis_url", "redis://:hunter2@host") == "redis://:***@host"

@@ -68,6 +68,31 @@ async def test_signatures_are_unique(rig: Rig) -> None:
     assert len(ids) == len(tokens) == 5
 
 
+async def test_the_llm_upstream_gets_its_key_and_only_with_messages_to_it(make_rig: Callable[..., Rig]) -> None:
+    rig = make_rig(llm_base_url="http://llm.example", llm_api_key="k3y-0123456789")
+    await rig.start()
+    url = "http://llm.example/v1/chat/completions"
+    await rig.publish(b"plain", url=url)
+    message_id = await rig.publish(b"llm", url=url, extras=Extras(api="llm"))
+    await rig.deliver_all()
+    keys = {request.body: dict(request.headers).get("Authorization") for request in rig.transport.requests}
+    assert keys == {b"plain": None, b"llm": "Bearer k3y-0123456789"}
+    stored = await rig.real_store.admin.get_message(message_id)
+    assert stored is not None
+    assert "k3y" not in repr(stored)
+
+
+async def test_a_message_for_an_llm_upstream_of_the_past_is_not_sent(rig: Rig) -> None:
+    message_id = await rig.publish(url="http://llm.example/v1/chat/completions", extras=Extras(api="llm"), retries=0)
+    await rig.deliver_all()
+    assert rig.transport.requests == []
+    stored = await rig.real_store.admin.get_message(message_id)
+    assert stored is not None
+    assert stored.state is State.FAILED
+    assert stored.last_attempt is not None
+    assert stored.last_attempt.error == "the LLM upstream that this message was accepted for is configured no more"
+
+
 async def test_a_body_too_large_to_come_with_the_claim_is_fetched(rig: Rig) -> None:
     body = bytes(range(256)) * 1024
     message_id = await rig.publish(body)
@@ -199,6 +224,16 @@ async def test_an_attempt_does_not_begin_after_the_rate_window_that_counts_it(ri
     await rig.claims.step()
     await rig.idle()
     assert rig.transport.requests == [], "the window is still open by Redis's clock, and used up"
+    assert await rig.state(message_id) is State.QUEUED
+
+
+async def test_the_time_that_its_claim_took_is_part_of_the_rate_window(rig: Rig) -> None:
+    limits = Extras(flow_control=FlowControl(key="key", rate=1, period_s=1))
+    message_id = await rig.publish(lane="f:key", extras=limits)
+    rig.store.on_call = lambda name: rig.clock.advance(1_001) if name == "claim" else None
+    await rig.claims.step()
+    await rig.idle()
+    assert rig.transport.requests == [], "by Redis's clock, as this worker knows it, the window has only begun"
     assert await rig.state(message_id) is State.QUEUED
 
 

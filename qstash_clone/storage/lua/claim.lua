@@ -25,8 +25,8 @@ ARGV
   10+ taken                 two per entry: entry id, message id or "" for a doorbell
 DERIVES  record and lanes of each message
 RETURNS
-  {"ok", now ms, current key, next key, rang 0|1, {fault, ...}, entry id, id, record, start by ms, ...}
-     times are of Redis's own clock; start by: the rate window in which the attempt is counted ends then, 0 for none
+  {"ok", now ms, current key, next key, rang 0|1, {fault, ...}, entry id, id, record, start within ms, ...}
+     now is of Redis's own clock; start within: from now, because a rate counts the attempt now, 0 for no limit
   {"no_store"} | {"version", stored version}
 COST  O(limit)
 ]]
@@ -76,7 +76,7 @@ local function leave(entry_id, route, id)
   release_place(partition, route, id)
 end
 
-local function show(entry_id, id, record, head, start_by_ms)
+local function show(entry_id, id, record, head, start_within_ms)
   -- A large reply would hold up everybody else: what is over the budget goes without its body.
   local shown = math.min(#record, head.total_bytes)
   if reply_bytes + shown > REPLY_BYTES then
@@ -87,17 +87,18 @@ local function show(entry_id, id, record, head, start_by_ms)
   reply[#reply + 1] = id
   reply[#reply + 1] = string.sub(record, 1, 1) .. string.char(ACTIVE) .. string.sub(record, 3, 3)
     .. struct.pack('>BI2', head.claims, head.generation) .. string.sub(record, 7, shown)
-  reply[#reply + 1] = start_by_ms
+  reply[#reply + 1] = start_within_ms
 end
 
--- Back to the head of the list that it came from, and behind those that this call has put there before it.
-local put_back_last = {}
-local function put_back(list, id)
-  local last = put_back_last[list]
+-- Back to the head of the list that it came from, and behind those that were put there before it: what was admitted
+-- earlier is refused earlier.
+local function put_back(lane, list, id)
+  local key = limits_key(partition, lane)
+  local last = redis.call('HGET', key, 'b')
   if not last or redis.call('LINSERT', list, 'AFTER', last, id) < 1 then
     redis.call('LPUSH', list, id)
   end
-  put_back_last[list] = id
+  redis.call('HSET', key, 'b', id)
 end
 
 -- lane: whose limits refuse it; list: where it waits now.
@@ -106,7 +107,7 @@ local function turn_away(entry_id, id, head, route, lane, list, reopens_ms)
   if lane == route.queue then
     waiting = waiting + redis.call('LLEN', list)
   end
-  put_back(list, id)
+  put_back(lane, list, id)
   if waiting == 0 or reopens_ms and redis.call('SISMEMBER', partition.blocked, lane) == 1 then
     block_lane(partition, lane, reopens_ms)
   end
@@ -133,7 +134,7 @@ local function pass_queue(entry_id, id, head, key, route)
   return true
 end
 
--- Whether the flow-control key lets the message start, and the end of the window that counts it now.
+-- Whether the flow-control key lets the message start, and within which time, if a window counts it now.
 local function pass_flow(entry_id, id, head, route)
   local flow = route.flow
   local limits = read_flow(partition, flow)
@@ -147,8 +148,12 @@ local function pass_flow(entry_id, id, head, route)
     return false
   end
   redis.call('SADD', holders, id)
+  if head.state == ACTIVE then
+    -- A lost attempt that had no place any more, because its key was reset, has one again.
+    redis.call('SADD', partition.prefix .. 'a:' .. flow, id)
+  end
   if limits.rate == 0 then
-    return true
+    return true, 0
   end
   if limits.window_ends_ms then
     redis.call('HINCRBY', limits_key(partition, flow), 'wc', 1)
@@ -159,7 +164,7 @@ local function pass_flow(entry_id, id, head, route)
       block_lane(partition, flow, limits.window_ends_ms)
     end
   end
-  return true, limits.window_ends_ms
+  return true, math.floor(limits.window_ends_ms - window_margin_ms(limits.period_ms) / 2 - partition.now_ms)
 end
 
 local function lease(entry_id, id, source)
@@ -181,41 +186,38 @@ local function lease(entry_id, id, source)
   local route = parse_route(head.lane)
   if head.state ~= QUEUED and head.state ~= ACTIVE then
     -- Cancelled while it waited, or a settlement that broke off.
-    look_at_place(partition, route)
+    look_at_place(partition, route, id)
     leave(entry_id, route, id)
     return
   end
   if head.flags == CANCEL_REQUESTED then
     -- The attempt that was under way was lost or handed back: the cancellation wins.
-    look_at_place(partition, route)
+    look_at_place(partition, route, id)
     finish_message(partition, log, key, id, head, CANCELED, 'X', finished_retention_ms)
     leave(entry_id, route, id)
     end_member(partition, route, id)
     return
   end
-  local window_ends_ms
+  -- An earlier claim of this entry went through, but its reply was lost: nobody knows of its generation yet.
+  local is_repeated = head.state == ACTIVE and source == TAKEN
+  local start_within_ms = 0
   if route.flow or route.queue then
     look_at_route(partition, route)
-    look_at_place(partition, route)
-    if head.state == ACTIVE and source == TAKEN then
-      window_ends_ms = route.flow and read_flow(partition, route.flow).window_ends_ms
-    else
-      if route.queue and not pass_queue(entry_id, id, head, key, route) then
+    look_at_place(partition, route, id)
+    if route.queue and not is_repeated and not pass_queue(entry_id, id, head, key, route) then
+      return
+    end
+    -- The window that counted the earlier claim may be over, so the one in which the attempt will start counts it again.
+    if route.flow and not (is_repeated and read_flow(partition, route.flow).rate == 0) then
+      local may_start
+      may_start, start_within_ms = pass_flow(entry_id, id, head, route)
+      if not may_start then
         return
-      end
-      if route.flow then
-        local may_start
-        may_start, window_ends_ms = pass_flow(entry_id, id, head, route)
-        if not may_start then
-          return
-        end
       end
     end
   end
-  local start_by_ms = window_ends_ms and partition.real_ms + window_ends_ms - partition.now_ms or 0
-  if head.state == ACTIVE and source == TAKEN then
-    -- An earlier claim of this entry went through, but its reply was lost: nobody knows of its generation yet.
-    show(entry_id, id, record, head, start_by_ms)
+  if is_repeated then
+    show(entry_id, id, record, head, start_within_ms)
     return
   end
   head.generation = (head.generation + 1) % GENERATIONS
@@ -223,7 +225,7 @@ local function lease(entry_id, id, source)
   head.state = ACTIVE
   write_head(key, head)
   log_event(partition, log, 'A', id)
-  show(entry_id, id, record, head, start_by_ms)
+  show(entry_id, id, record, head, start_within_ms)
 end
 
 local is_taken = {}

@@ -10,7 +10,7 @@ KEYS
 ARGV
   1  version  int
   2  name     string
-DERIVES  limits and members of the queue
+DERIVES  limits and members of the queue, record and lanes of what is admitted
 RETURNS
   {"deleted", deleted ms, members that are not final}
   {"again", deleted ms, members that are not final}   it was deleted before, and members are left
@@ -34,7 +34,7 @@ local lane = 'q:' .. name
 local key = limits_key(partition, lane)
 look_at_route(partition, {queue = lane, line = lane, place = lane})
 redis.call('ZCARD', partition.queues)
-local fields = redis.call('HMGET', key, 'ct', 'n', 'del', 'dt')
+local fields = redis.call('HMGET', key, 'ct', 'n', 'del', 'dt', 'mc')
 local members, deleted_ms = tonumber(fields[2]) or 0, tonumber(fields[4])
 if not fields[1] then
   return {'unknown'}
@@ -44,14 +44,18 @@ if fields[3] == '1' then
 end
 
 redis.call('ZREM', partition.queues, name)
--- Later than every member, also where several queues of this name had to share a millisecond.
-deleted_ms = math.max(partition.now_ms, (deleted_ms or -1) + 1)
+-- Later than every member, also where several queues of this name had to share a millisecond, or the clock was set back.
+deleted_ms = math.max(partition.now_ms, (deleted_ms or -1) + 1, tonumber(fields[5]) or 0)
 if members <= 0 then
   redis.call('DEL', key)
 else
   redis.call('HDEL', key, 'x')
   redis.call('HSET', key, 'del', 1, 'dt', deleted_ms)
-  -- Whatever held the line up: what stands there is to be dropped.
-  reopen_lane(partition, lane)
+end
+-- Whatever held the line up: what stands there is to be dropped.
+reopen_lane(partition, lane)
+if members <= 0 then
+  -- Nothing but ids of cancelled members, and nobody comes to cancel more.
+  admit_reopened(partition)
 end
 return {'deleted', deleted_ms, members}

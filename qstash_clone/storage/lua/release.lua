@@ -38,10 +38,13 @@ local function release(entry_id, id, generation)
   end
   local flow = parse_route(head.lane).flow
   if flow then
+    redis.call('SCARD', partition.prefix .. 'a:' .. flow)
     redis.call('SCARD', partition.prefix .. 'i:' .. flow)
   end
   redis.call('XADD', ready, '*', 'i', id)
   if flow then
+    -- It keeps its place, or has one again if its key was reset meanwhile.
+    redis.call('SADD', partition.prefix .. 'a:' .. flow, id)
     redis.call('SREM', partition.prefix .. 'i:' .. flow, id)
   end
   head.generation = (head.generation + 1) % GENERATIONS

@@ -82,7 +82,8 @@ local function store_callbacks(callbacks, dlq_id)
     if dlq_id and dlq_id_at >= 0 then
       callback.body = string.sub(body, 1, dlq_id_at) .. dlq_id .. string.sub(body, dlq_id_at + 1)
     end
-    if callback.route.slot_member then
+    -- One that an earlier try has stored is waited for already, and may be over by now.
+    if callback.route.slot_member and not callback.is_stored then
       redis.call('SADD', callbacks_key(partition, callback.route.slot_member), callback.id)
     end
     store_message(partition, log, callback)
@@ -102,7 +103,7 @@ local function settle(entry_id, id, generation, kind, delay_ms, attempt, callbac
   end
   local is_canceled = kind ~= 'd' and head.flags == CANCEL_REQUESTED
   local route = parse_route(head.lane)
-  look_at_place(partition, route)
+  look_at_place(partition, route, id)
   if not is_canceled then
     local callbacks = look_at_callbacks(callbacks_at, behind)
     local dlq_id = kind == 'f' and add_dead_letter(partition, dlq, id, partitions, number)
@@ -149,6 +150,6 @@ while at <= #ARGV do
   at = behind
 end
 count_finished(partition, meta)
-end_of_storing(partition)
 admit(partition, 2 * #reply + 8)
+end_of_storing(partition)
 return reply

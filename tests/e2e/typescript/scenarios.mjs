@@ -228,19 +228,223 @@ const scenarios = {
     await assert.rejects(client.dlq.delete({ filter: { lable: "x" } }), /lable/);
   },
 
-  async laterReleases(receiver) {
-    const refused = /not supported yet/;
-    await assert.rejects(client.batchJSON([{ url: receiver.url, body: {} }]), refused);
-    await assert.rejects(client.queue({ queueName: "q" }).enqueueJSON({ url: receiver.url, body: {} }), refused);
-    await assert.rejects(client.publishJSON({ url: receiver.url, flowControl: { key: "k", rate: 1 } }), refused);
-    await assert.rejects(client.schedules.create({ destination: receiver.url, cron: "* * * * *" }), refused);
-    await assert.rejects(client.schedules.list(), refused);
-    await assert.rejects(client.urlGroups.list(), refused);
+  async queues(receiver) {
+    const name = `ts-${receiver.url.slice(-5)}`;
+    const queue = client.queue({ queueName: name });
+    await queue.upsert({ parallelism: 2, paused: true });
+    const created = await queue.get();
+    assert.deepEqual({ ...created, createdAt: 0, updatedAt: 0 }, { name, parallelism: 2, lag: 0, paused: true, createdAt: 0, updatedAt: 0 });
+    assert.ok((await queue.list()).some((each) => each.name === name));
+    const { messageId } = await queue.enqueueJSON({
+      url: `${receiver.url}/json`,
+      body: { n: 1 },
+      delay: 0,
+      retries: 1,
+      callback: `${receiver.url}/callback`,
+      deduplicationId: name,
+    });
+    assert.deepEqual(await queue.enqueueJSON({ url: receiver.url, deduplicationId: name }), { messageId, deduplicated: true });
+    await queue.enqueue({ url: `${receiver.url}/raw`, body: "plain", method: "PUT" });
+    assert.equal((await client.messages.get(messageId)).queueName, name);
+    assert.equal((await queue.get()).lag, 2);
+    await queue.resume();
+    const deliveries = [await receiver.next(), await receiver.next(), await receiver.next()];
+    assert.ok(deliveries.every((delivery) => delivery.isGenuine));
+    assert.deepEqual(deliveries.map((delivery) => delivery.path).sort(), ["/callback", "/json", "/raw"]);
+    await queue.pause();
+    assert.equal((await queue.get()).paused, true);
+    await queue.upsert({ parallelism: 1 });
+    const updated = await queue.get();
+    assert.deepEqual([updated.parallelism, updated.paused, updated.createdAt], [1, false, created.createdAt]);
+    await queue.pause();
+    await queue.enqueue({ url: receiver.url });
+    assert.deepEqual(await client.messages.cancel({ filter: { queueName: name } }), { cancelled: 1 });
+    await queue.delete();
+    await assert.rejects(queue.get(), /not found/);
+  },
+
+  async inOrder(receiver) {
+    const queue = client.queue({ queueName: `ts-order-${receiver.url.slice(-5)}` });
+    for (let n = 0; n < 5; n++) await queue.enqueue({ url: `${receiver.url}/${n}`, retryDelay: "0" });
+    const paths = [];
+    while (paths.length < 7) paths.push((await receiver.next()).path);
+    assert.deepEqual(paths, ["/0", "/0", "/0", "/1", "/2", "/3", "/4"]);
+    await queue.delete();
+  },
+
+  async batches(receiver) {
+    const key = `ts-${receiver.url.slice(-5)}`;
+    const results = await client.batchJSON([
+      { url: `${receiver.url}/json`, body: { n: 1 }, headers: { "x-mine": "1" } },
+      { queueName: key, url: `${receiver.url}/queued`, body: [], deduplicationId: key },
+      { url: `${receiver.url}/repeat`, deduplicationId: key },
+      { url: `${receiver.url}/limited`, flowControl: { key, rate: 10, period: "1d" }, label: ["a", "b"] },
+    ]);
+    results.push(...(await client.batch([{ url: `${receiver.url}/raw`, body: "plain", method: "PUT" }])));
+    assert.deepEqual(results[2], { messageId: results[1].messageId, deduplicated: true });
+    const deliveries = {};
+    for (let n = 0; n < 4; n++) {
+      const delivery = await receiver.next();
+      assert.ok(delivery.isGenuine);
+      deliveries[delivery.path] = delivery;
+    }
+    assert.equal(deliveries["/json"].headers["x-mine"], "1");
+    assert.equal(deliveries["/json"].headers["upstash-message-id"], results[0].messageId);
+    assert.equal(deliveries["/queued"].body, "[]");
+    assert.deepEqual([deliveries["/raw"].method, deliveries["/raw"].body], ["PUT", "plain"]);
+    const limited = await client.messages.get(results[3].messageId);
+    assert.deepEqual([limited.flowControlKey, limited.rate, limited.period, limited.labels], [key, 10, 86400, ["a", "b"]]);
+    assert.ok(!("parallelism" in limited));
+    assert.equal((await client.messages.get(results[1].messageId)).queueName, key);
+    const [wrong, right] = await client.batch([{ url: "ftp://x" }, { url: receiver.url }]);
+    assert.match(wrong.error, /invalid scheme/);
+    assert.ok(right.messageId);
+  },
+
+  async flowControl(receiver) {
+    const key = `ts-${receiver.url.slice(-5)}`;
+    await client.flowControl.pause(key);
+    const { messageId } = await client.publish({ url: receiver.url, flowControl: { key, parallelism: 3, rate: 4, period: 2 } });
+    const message = await client.messages.get(messageId);
+    assert.deepEqual([message.flowControlKey, message.parallelism, message.rate, message.period], [key, 3, 4, 2]);
+    const waiting = await eventually(async () => {
+      const info = await client.flowControl.get(key);
+      return info.waitListSize === 1 && info;
+    });
+    assert.deepEqual({ ...waiting, ratePeriodStart: 0 }, {
+      flowControlKey: key,
+      waitListSize: 1,
+      parallelismMax: 3,
+      parallelismCount: 0,
+      rateMax: 4,
+      rateCount: 0,
+      ratePeriod: 2,
+      ratePeriodStart: 0,
+      isPaused: true,
+      isPinnedParallelism: false,
+      isPinnedRate: false,
+    });
+    await client.flowControl.pin(key, { parallelism: 5, rate: 20, period: 120 });
+    await client.flowControl.unpin(key, { parallelism: true });
+    const pinned = await client.flowControl.get(key);
+    assert.deepEqual(
+      [pinned.parallelismMax, pinned.rateMax, pinned.ratePeriod, pinned.isPinnedParallelism, pinned.isPinnedRate],
+      [5, 20, 120, false, true],
+    );
+    await client.flowControl.resume(key);
+    await receiver.next();
+    assert.equal((await client.flowControl.get(key)).rateCount, 1);
+    await client.flowControl.resetRate(key);
+    assert.equal((await client.flowControl.get(key)).rateCount, 0);
+    await client.flowControl.unpin(key, { rate: true });
+    assert.equal((await client.flowControl.get(key)).isPinnedRate, false);
+    const everybody = await client.flowControl.getGlobalParallelism();
+    assert.ok(everybody.parallelismMax > 0 && everybody.parallelismCount >= 0);
+    await client.publish({ url: receiver.url, flowControl: { key, rate: 4 }, delay: "10d" });
+    assert.deepEqual(await client.messages.cancel({ filter: { flowControlKey: [key, "other"] } }), { cancelled: 1 });
+  },
+
+  async urlGroups(receiver) {
+    const name = `ts-${receiver.url.slice(-5)}`;
+    const endpoints = [{ url: `${receiver.url}/?x=1` }, { name: "the second", url: `${receiver.url}/?x=2` }];
+    await client.urlGroups.delete(name);
+    await client.urlGroups.addEndpoints({ name, endpoints: endpoints.slice(0, 1) });
+    await client.urlGroups.addEndpoints({ name, endpoints: endpoints.slice(1) });
+    const group = await client.urlGroups.get(name);
+    assert.deepEqual(group.endpoints, endpoints);
+    assert.ok((await client.urlGroups.list()).some((each) => each.name === name && each.endpoints.length === 2));
+    const results = await client.publishJSON({ urlGroup: name, body: { n: 1 }, deduplicationId: name });
+    assert.deepEqual(results.map((result) => result.url), endpoints.map((endpoint) => endpoint.url));
+    const repeats = await client.publishJSON({ urlGroup: name, body: { n: 1 }, deduplicationId: name });
+    assert.deepEqual(repeats, results.map((result) => ({ ...result, deduplicated: true })));
+    for (let n = 0; n < 2; n++) {
+      const delivery = await receiver.next();
+      assert.ok(delivery.isGenuine);
+      assert.equal(delivery.headers["upstash-topic-name"], name);
+    }
+    for (const { messageId } of results) {
+      const message = await client.messages.get(messageId);
+      assert.deepEqual([message.topicName, message.urlGroup], [name, name]);
+    }
+    const [enqueued, single] = await client.batchJSON([
+      { urlGroup: name, queueName: name, body: {} },
+      { url: `${receiver.url}/single`, body: {} },
+    ]);
+    assert.equal(enqueued.length, 2);
+    assert.ok(single.messageId);
+    for (let n = 0; n < 3; n++) await receiver.next();
+    const { logs } = await client.logs({ filter: { urlGroup: name, state: "CREATED" } });
+    assert.equal(logs.length, 4);
+    await client.queue({ queueName: name }).delete();
+    await client.urlGroups.removeEndpoints({ name, endpoints: [{ name: "the second" }] });
+    assert.deepEqual((await client.urlGroups.get(name)).endpoints, endpoints.slice(0, 1));
+    await client.urlGroups.delete(name);
+    await assert.rejects(client.urlGroups.get(name), /not found/);
+    await assert.rejects(client.publish({ urlGroup: name }), new RegExp(`topic ${name} not found`));
+  },
+
+  async schedules(receiver) {
+    const scheduleId = `ts-${receiver.url.slice(-5)}`;
+    const created = await client.schedules.create({
+      scheduleId,
+      destination: `${receiver.url}/hourly`,
+      cron: " 0 * * * * ",
+      body: JSON.stringify({ a: 1 }),
+      headers: { "test-header": "value" },
+      delay: 10,
+      retries: 4,
+      timeout: "30s",
+      callback: `${receiver.url}/callback?a=b`,
+      failureCallback: `${receiver.url}/failure`,
+      queueName: scheduleId,
+      flowControl: { key: scheduleId, rate: 3, period: "1d" },
+      label: "scheduled",
+      retryDelay: "1000 * retried",
+    });
+    assert.deepEqual(created, { scheduleId });
+    // The SDK adds ratePerSecond itself.
+    const { createdAt, nextScheduleTime, ratePerSecond, ...schedule } = await client.schedules.get(scheduleId);
+    assert.ok(nextScheduleTime > createdAt && nextScheduleTime % 3600000 === 0);
+    assert.deepEqual(schedule, {
+      scheduleId,
+      destination: `${receiver.url}/hourly`,
+      cron: "0 * * * *",
+      method: "POST",
+      header: { "Content-Type": ["application/json"], "Test-Header": ["value"] },
+      body: '{"a":1}',
+      delay: 10,
+      retries: 4,
+      timeout: 30,
+      callback: `${receiver.url}/callback?a=b`,
+      failureCallback: `${receiver.url}/failure`,
+      queueName: scheduleId,
+      flowControlKey: scheduleId,
+      rate: 3,
+      period: 86400,
+      label: "scheduled",
+      labels: ["scheduled"],
+      retryDelayExpression: "1000 * retried",
+      isPaused: false,
+      callerIP: "127.0.0.1",
+      callerIp: "127.0.0.1",
+    });
+    await client.schedules.pause({ schedule: scheduleId });
+    assert.equal((await client.schedules.get(scheduleId)).isPaused, true);
+    await client.schedules.resume({ schedule: scheduleId });
+    assert.equal((await client.schedules.get(scheduleId)).isPaused, false);
+    await client.schedules.create({ scheduleId, destination: `${receiver.url}/daily`, cron: "0 0 * * *" });
+    const replaced = await client.schedules.get(scheduleId);
+    assert.equal(replaced.destination, `${receiver.url}/daily`);
+    assert.ok(!("body" in replaced) && !("queueName" in replaced));
+    assert.equal((await client.schedules.list()).filter((each) => each.scheduleId === scheduleId).length, 1);
+    await client.schedules.delete(scheduleId);
+    await assert.rejects(client.schedules.get(scheduleId), /not found/);
+    await assert.rejects(client.schedules.create({ destination: receiver.url, cron: "every day" }), /Upstash-Cron/);
   },
 };
 
 const name = process.argv[2];
-const failures = { retryAndDeadLetter: 2, callbacks: 1, deadLettersInBulk: 6 };
+const failures = { retryAndDeadLetter: 2, callbacks: 1, deadLettersInBulk: 6, inOrder: 2 };
 const receiver = await startReceiver(Array(failures[name] ?? 0).fill(404));
 try {
   await scenarios[name](receiver);

@@ -13,6 +13,7 @@ import trustme
 from yarl import URL
 
 from qstash_clone.domain.egress import EgressPolicy
+from qstash_clone.domain.host_overrides import parse_host_overrides
 from qstash_clone.errors import ConfigurationError
 from tests.support.receiver import Receiver
 from tests.worker.transport.requests import TIMEOUT_MS, post
@@ -39,6 +40,24 @@ def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     return table
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def ca_file(authority: trustme.CA, tmp_path: Path) -> str:
+    path = tmp_path / "authority.pem"
+    authority.cert_pem.write_to_path(path)
+    return str(path)
+
+
+def server_tls(authority: trustme.CA, *identities: str) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(*identities).configure_cert(context)  # pyright: ignore[reportUnknownMemberType]
+    return context
 
 
 async def test_a_blocked_literal_is_not_dialled(receiver: Receiver) -> None:
@@ -84,6 +103,61 @@ async def test_a_host_that_is_allowed_by_name_may_be_anywhere(receiver: Receiver
             result = await transport.send(post(f"http://{host}:{receiver.port}/"), TIMEOUT_MS)
             assert result.status == status, host
     assert receiver.connections == 1
+
+
+async def test_an_overridden_host_is_dialled_at_its_address(
+    receiver: Receiver, names: dict[str, list[str]], authority: trustme.CA, ca_file: str
+) -> None:
+    names["hooks.example"] = ["1.1.1.1"]
+    async with Receiver(tls=server_tls(authority, "hooks.example")) as secure:
+        overrides = parse_host_overrides(
+            [f"hooks.example:443=127.0.0.1:{secure.port}", f"hooks.example:81=127.0.0.1:{receiver.port}"]
+        )
+        async with AiohttpTransport(
+            egress=EgressPolicy(allow_private=True), ca_file=ca_file, host_overrides=overrides
+        ) as transport:
+            for _ in range(2):
+                assert (await transport.send(post("https://Hooks.Example/a"), TIMEOUT_MS)).status == 200
+            assert (await transport.send(post("http://hooks.example:81/b"), TIMEOUT_MS)).status == 200
+        assert [request.header("Host") for request in secure.requests] == ["hooks.example", "hooks.example"]
+        assert secure.connections == 1
+    assert [request.header("Host") for request in receiver.requests] == ["hooks.example:81"]
+
+
+async def test_an_override_does_not_vouch_for_a_certificate(authority: trustme.CA, ca_file: str) -> None:
+    async with Receiver(tls=server_tls(authority, "other.example")) as receiver:
+        overrides = parse_host_overrides([f"hooks.example:443=127.0.0.1:{receiver.port}"])
+        async with AiohttpTransport(
+            egress=EgressPolicy(allow_private=True), ca_file=ca_file, host_overrides=overrides
+        ) as transport:
+            result = await transport.send(post("https://hooks.example/"), TIMEOUT_MS)
+    assert result.error is not None
+    assert result.error.startswith("cannot trust the certificate of hooks.example:443: ")
+
+
+@pytest.mark.parametrize(
+    ("allowed", "status"),
+    [([], 0), (["127.0.0.0/8"], 200), (["hooks.example"], 200), (["other.example"], 0)],
+)
+async def test_the_address_of_an_override_is_checked_like_any_other(
+    receiver: Receiver, allowed: list[str], status: int
+) -> None:
+    overrides = parse_host_overrides([f"hooks.example:80=127.0.0.1:{receiver.port}"])
+    async with AiohttpTransport(egress=EgressPolicy(allowed=allowed), host_overrides=overrides) as transport:
+        result = await transport.send(post("http://hooks.example/"), TIMEOUT_MS)
+    assert result.status == status
+    refusal = 'address "127.0.0.1" of host "hooks.example" is not an allowed destination'
+    assert result.error == (None if status else refusal)
+    assert receiver.connections == (1 if status else 0)
+
+
+async def test_an_override_may_lead_to_ipv6(names: dict[str, list[str]]) -> None:
+    async with Receiver(host="::1") as receiver:
+        overrides = parse_host_overrides([f"hooks.example:80=[::1]:{receiver.port}"])
+        async with AiohttpTransport(egress=EgressPolicy(allow_private=True), host_overrides=overrides) as transport:
+            assert (await transport.send(post("http://hooks.example/"), TIMEOUT_MS)).status == 200
+            result = await transport.send(post("http://other.example/"), TIMEOUT_MS)
+    assert result.error == 'cannot resolve host "other.example": name or service not known'
 
 
 async def test_the_next_address_is_tried_if_one_does_not_answer(
@@ -141,24 +215,6 @@ async def test_a_closed_port_is_a_failure(receiver: Receiver, transport: Aiohttp
     assert result.error is not None
     assert result.error.startswith(f"cannot connect to 127.0.0.1:{receiver.port}: ")
     assert "refused" in result.error or "connect call failed" in result.error
-
-
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
-@pytest.fixture
-def ca_file(authority: trustme.CA, tmp_path: Path) -> str:
-    path = tmp_path / "authority.pem"
-    authority.cert_pem.write_to_path(path)
-    return str(path)
-
-
-def server_tls(authority: trustme.CA, *identities: str) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert(*identities).configure_cert(context)  # pyright: ignore[reportUnknownMemberType]
-    return context
 
 
 async def test_a_certificate_of_a_configured_authority_is_trusted(authority: trustme.CA, ca_file: str) -> None:

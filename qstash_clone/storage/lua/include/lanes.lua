@@ -26,72 +26,74 @@ local function admit_one(partition, place, id)
   partition.free = partition.free - 1
 end
 
-local function look_at_ring(partition)
-  if not partition.has_looked_at_ring then
-    redis.call('LLEN', partition.ring)
-    partition.has_looked_at_ring = true
-  end
-end
-
-local function look_at_limits(partition, route)
+-- id: of the message if it may be over after this.
+local function look_at_limits(partition, route, id)
   local prefix = partition.prefix
   if not (route.flow or route.queue or route.slot_queue) then
     return
   end
-  redis.call('SCARD', partition.parked)
-  redis.call('SCARD', partition.blocked)
-  redis.call('ZCARD', partition.windows)
+  look_at(partition, 'SCARD', partition.parked)
+  look_at(partition, 'SCARD', partition.blocked)
+  look_at(partition, 'ZCARD', partition.windows)
   if route.flow then
-    redis.call('HLEN', limits_key(partition, route.flow))
-    redis.call('LLEN', prefix .. 'l:' .. route.flow)
-    redis.call('SCARD', prefix .. 'i:' .. route.flow)
+    look_at(partition, 'HLEN', limits_key(partition, route.flow))
+    look_at(partition, 'LLEN', prefix .. 'l:' .. route.flow)
+    look_at(partition, 'SCARD', prefix .. 'i:' .. route.flow)
   end
   local slot_queue = route.queue or route.slot_queue
   if slot_queue then
-    redis.call('HLEN', limits_key(partition, slot_queue))
-    redis.call('LLEN', prefix .. 'r:' .. slot_queue)
-    redis.call('SCARD', prefix .. 's:' .. slot_queue)
+    look_at(partition, 'HLEN', limits_key(partition, slot_queue))
+    look_at(partition, 'LLEN', prefix .. 'r:' .. slot_queue)
+    look_at(partition, 'SCARD', prefix .. 's:' .. slot_queue)
+  end
+  if route.queue and id then
+    look_at(partition, 'SCARD', prefix .. 'k' .. id)
   end
   if route.slot_member then
-    redis.call('SCARD', prefix .. 'k' .. route.slot_member)
+    look_at(partition, 'SCARD', prefix .. 'k' .. route.slot_member)
+    look_at(partition, 'STRLEN', message_key(prefix, route.slot_member))
   end
 end
 
 -- What `join` will need to know; reads only, so that a fault surfaces before anything was written.
 local function look_at_route(partition, route)
   partition.free = partition.free or free_places(partition)
-  look_at_ring(partition)
+  look_at(partition, 'LLEN', partition.ring)
   look_at_limits(partition, route)
-  return {
-    waiting = redis.call('LLEN', partition.prefix .. 'l:' .. route.line),
-    admitted = redis.call('SCARD', partition.prefix .. 'a:' .. route.place),
-  }
+  local line, holders = partition.prefix .. 'l:' .. route.line, partition.prefix .. 'a:' .. route.place
+  local look = {waiting = redis.call('LLEN', line), admitted = redis.call('SCARD', holders)}
+  partition.looked_at[line], partition.looked_at[holders] = true, true
+  return look
 end
 
 -- What `release_place` and `end_member` will need to know; reads only.
-local function look_at_place(partition, route)
-  look_at_ring(partition)
-  redis.call('SCARD', partition.parked)
-  redis.call('SCARD', partition.prefix .. 'a:' .. route.place)
-  look_at_limits(partition, route)
+local function look_at_place(partition, route, id)
+  look_at(partition, 'LLEN', partition.ring)
+  look_at(partition, 'SCARD', partition.parked)
+  look_at(partition, 'SCARD', partition.prefix .. 'a:' .. route.place)
+  look_at_limits(partition, route, id)
 end
 
 -- The lane gets no turns until something reopens it: a release, a change of its limits, or this time.
 local function block_lane(partition, lane, reopens_ms)
+  if not reopens_ms then
+    redis.call('SADD', partition.blocked, lane)
+    return
+  end
+  local earliest = redis.call('ZRANGE', partition.windows, 0, 0, 'WITHSCORES')[2]
   redis.call('SADD', partition.blocked, lane)
-  if reopens_ms then
-    local earliest = redis.call('ZRANGE', partition.windows, 0, 0, 'WITHSCORES')[2]
-    redis.call('ZADD', partition.windows, reopens_ms, lane)
-    -- Workers sleep until the earliest time they know of.
-    if not earliest or reopens_ms < tonumber(earliest) then
-      ring_doorbell(partition)
-    end
+  redis.call('ZADD', partition.windows, reopens_ms, lane)
+  -- Workers sleep until the earliest time they know of.
+  if not earliest or reopens_ms < tonumber(earliest) then
+    ring_doorbell(partition)
   end
 end
 
+-- What held the lane up is gone. `admit` has to follow in the same script, or `admit_reopened`.
 local function unblock(partition, lane)
   redis.call('RPUSH', partition.ring, lane)
   redis.call('SREM', partition.blocked, lane)
+  partition.has_reopened = true
 end
 
 local function unpark(partition, lane)
@@ -99,11 +101,10 @@ local function unpark(partition, lane)
   redis.call('SREM', partition.parked, lane)
 end
 
--- The limits of a lane have changed. `admit` has to follow in the same script.
+-- The limits of a lane have changed.
 local function reopen_lane(partition, lane)
   if redis.call('SISMEMBER', partition.blocked, lane) == 1 then
     unblock(partition, lane)
-    partition.has_reopened = true
   elseif redis.call('SISMEMBER', partition.parked, lane) == 1 then
     unpark(partition, lane)
     partition.has_reopened = true
@@ -222,6 +223,13 @@ local function take_turn_of_host(partition, lane)
   end
 end
 
+-- Those that claim has put back stand at the head of a list, and the last of them has left it now.
+local function forget_put_back(partition, lane, limits, id)
+  if limits.last_put_back == id then
+    redis.call('HDEL', limits_key(partition, lane), 'b')
+  end
+end
+
 local function take_turn_of_flow(partition, flow)
   local list = partition.prefix .. 'l:' .. flow
   local waiting = redis.call('LLEN', list)
@@ -229,7 +237,7 @@ local function take_turn_of_flow(partition, flow)
     redis.call('LPOP', partition.ring)
     return
   end
-  redis.call('SCARD', partition.blocked)
+  look_at(partition, 'SCARD', partition.blocked)
   local limits = read_flow(partition, flow)
   local room, admitted = flow_room(partition, flow, limits)
   if room <= 0 then
@@ -245,15 +253,20 @@ local function take_turn_of_flow(partition, flow)
   local id = redis.call('LINDEX', list, 0)
   if string.byte(redis.call('GETRANGE', message_key(partition.prefix, id), 1, 1)) == QUEUED then
     admit_one(partition, flow, id)
+    room = room - 1
   else
     redis.call('HINCRBY', limits_key(partition, flow), 'z', -1)
   end
   redis.call('LPOP', list)
-  if waiting > 1 then
+  forget_put_back(partition, flow, limits, id)
+  if waiting > 1 and room > 0 then
     redis.call('LMOVE', partition.ring, partition.ring, 'LEFT', 'RIGHT')
-  else
-    redis.call('LPOP', partition.ring)
+    return
   end
+  if waiting > 1 then
+    block_lane(partition, flow, limits.window_ends_ms)
+  end
+  redis.call('LPOP', partition.ring)
 end
 
 local function take_turn_of_queue(partition, queue)
@@ -264,9 +277,10 @@ local function take_turn_of_queue(partition, queue)
     redis.call('LPOP', partition.ring)
     return
   end
-  redis.call('SCARD', partition.blocked)
+  look_at(partition, 'SCARD', partition.blocked)
   local limits = read_queue(partition, queue)
-  if limits.is_paused or (returned == 0 and redis.call('SCARD', slots) >= limits.parallelism) then
+  local left = returned > 0 and math.huge or limits.parallelism - redis.call('SCARD', slots)
+  if limits.is_paused or left <= 0 then
     block_lane(partition, queue)
     redis.call('LPOP', partition.ring)
     return
@@ -284,21 +298,27 @@ local function take_turn_of_queue(partition, queue)
     end
     redis.call('SADD', slots, id)
     enter(partition, route, id)
+    left = left - 1
   end
   redis.call('LPOP', from)
-  if waiting + returned > 1 then
+  forget_put_back(partition, queue, limits, id)
+  if waiting + returned > 1 and left > 0 then
     redis.call('LMOVE', partition.ring, partition.ring, 'LEFT', 'RIGHT')
-  else
-    redis.call('LPOP', partition.ring)
+    return
   end
+  if waiting + returned > 1 then
+    block_lane(partition, queue)
+  end
+  redis.call('LPOP', partition.ring)
 end
 
 local TURNS = {h = take_turn_of_host, f = take_turn_of_flow, q = take_turn_of_queue}
 
 -- Gives turns round-robin, at most `limit` of them.
 local function admit(partition, limit)
+  partition.has_reopened = false
   partition.free = free_places(partition)
-  redis.call('SCARD', partition.parked)
+  look_at(partition, 'SCARD', partition.parked)
   while limit > 0 and partition.free > 0 do
     limit = limit - 1
     local lane = redis.call('LINDEX', partition.ring, 0)
@@ -313,7 +333,7 @@ local function admit(partition, limit)
   end
 end
 
--- After changes of limits.
+-- After changes of limits, and after what ended otherwise than by a settlement.
 local TURNS_AFTER_CHANGE = 32
 local function admit_reopened(partition)
   if partition.has_reopened then

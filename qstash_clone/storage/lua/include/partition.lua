@@ -33,9 +33,19 @@ local function open_partition(meta_key, version)
     is_moved = (fields[3] and fields[3] ~= '0') or fields[6] ~= false,
     is_frozen = fields[6] ~= false,
     last_entries = {}, -- that this script has dated itself
+    looked_at = {},
     current_key = fields[4],
     next_key = fields[5],
   }
+end
+
+-- Reads a key that is going to be written, so that a fault surfaces while nothing was written yet: once for each key,
+-- because nothing comes in between. `command` reads what is of the key's type.
+local function look_at(partition, command, key)
+  if not partition.looked_at[key] then
+    redis.call(command, key)
+    partition.looked_at[key] = true
+  end
 end
 
 local function last_entry(stream)

@@ -40,11 +40,11 @@ local function store_message(partition, log, message)
   if route.flow then
     count_flow_member(partition, route.flow, message.limits)
   end
-  local due_ms = created_ms + message.delay_ms
+  local due_ms = now_ms + message.delay_ms
   if message.not_before_ms >= 0 then
-    due_ms = math.max(message.not_before_ms, created_ms)
+    due_ms = math.max(message.not_before_ms, now_ms)
   end
-  local is_due = due_ms <= created_ms
+  local is_due = due_ms <= now_ms
   local state = is_due and QUEUED or DELAYED
   local encoded, body = message.encoded, message.body
   if message.lane_at == 0 then
