@@ -29,12 +29,12 @@ from qstash_clone.domain.egress import EgressPolicy
 from qstash_clone.domain.header_values import HeaderLines
 from qstash_clone.domain.headers import PublishOptions, parse_options
 from qstash_clone.domain.limits import Limits
+from qstash_clone.domain.llm import LLM_API, check_llm_options, llm_destination, llm_upstream
 from qstash_clone.domain.message import CallbackSpec, NewMessage
 from qstash_clone.domain.names import check_name
 from qstash_clone.domain.planning import plan_deduplication, plan_fan_out, plan_lanes, plan_publish, publishable
 from qstash_clone.domain.schedules import plan_schedule, plan_schedule_deduplication
 from qstash_clone.domain.url_groups import UrlGroup
-from qstash_clone.errors import NotSupportedYet
 from qstash_clone.ids import format_message_id, new_schedule_id
 from qstash_clone.observability import (
     MESSAGE_DEDUPLICATED,
@@ -126,13 +126,14 @@ class Publisher:
         self._stores = stores
         self._clock = clock
         self._egress = egress_of(settings)
+        self._llm = llm_upstream(settings.llm_base_url, key="")  # only a worker needs the key
         self.limits = limits_of(settings)
 
     async def check_destination(self, destination: Destination) -> UrlGroup | None:
-        """The group that is published to, None for a URL.
+        """The group that is published to, None for a URL and for the LLM upstream.
 
-        Raises `InvalidRequest` for an address that may not be reached and for a group without endpoints, `NotFound`
-        for a group that does not exist and `NotSupportedYet` for the LLM upstream.
+        Raises `InvalidRequest` for an address that may not be reached, for a group without endpoints and for an LLM
+        upstream that is not configured, `NotFound` for a group that does not exist.
         """
         match destination:
             case UrlDestination():
@@ -142,7 +143,8 @@ class Publisher:
             case GroupDestination(name=name):
                 return publishable(name, await self._stores.url_groups.get_url_group(name))
             case LlmDestination():
-                raise NotSupportedYet("api/llm: not supported yet")
+                self._egress.check_literal(llm_destination(self._llm).url)
+                return None
             case _:  # pragma: no cover
                 assert_never(destination)
 
@@ -171,10 +173,11 @@ class Publisher:
         queue: str | None,
     ) -> "Plan":
         """The messages to store, which have their ids already. Raises as `plan_publish`, and `InvalidRequest` for
-        lanes that live apart."""
+        lanes that live apart and for a message to the LLM upstream without a callback."""
         store = self._stores.publishing
         deduplication = None if options.deduplication is None else plan_deduplication(destination, options, body, queue)
         lanes = plan_lanes(options, queue)
+        destination, api = self._resolve_api(destination, options)
         if isinstance(destination, UrlDestination):
             message = plan_publish(
                 store.new_message_id(deduplication, lanes),
@@ -186,6 +189,7 @@ class Publisher:
                 now_ms=self._clock.now_ms(),
                 deduplication=deduplication,
                 queue=queue,
+                api=api,
             )
             return Plan((message,), is_fan_out=False)
         assert group is not None
@@ -201,6 +205,16 @@ class Publisher:
             queue=queue,
         )
         return Plan(messages, is_fan_out=True)
+
+    def _resolve_api(
+        self, destination: Destination, options: PublishOptions
+    ) -> tuple[UrlDestination | GroupDestination, str | None]:
+        """Where messages go that were published to an API, and which one that is. Raises `InvalidRequest` without an
+        upstream or a callback."""
+        if not isinstance(destination, LlmDestination):
+            return destination, None
+        check_llm_options(options)
+        return llm_destination(self._llm), LLM_API
 
     def store(self, plan: "Plan") -> Awaitable[Published]:
         """Store the messages of one publish, all or none, unless they repeat an earlier one."""
@@ -219,10 +233,14 @@ class Publisher:
     ) -> ScheduleCreation:
         """Store the schedule that the options ask for, unless this repeats an earlier request for one.
 
-        Raises as `plan_schedule`, `QuotaExceeded` for one too many and `InvalidRequest` for lanes that live apart.
+        Raises as `plan_schedule`, `QuotaExceeded` for one too many, and `InvalidRequest` for lanes that live apart and
+        for a schedule to the LLM upstream without a callback.
         """
-        schedule = plan_schedule(new_schedule_id(), destination, options, body, caller_ip, group=group, queue=queue)
         deduplication = plan_schedule_deduplication(destination, options, body, queue)
+        resolved, api = self._resolve_api(destination, options)
+        schedule = plan_schedule(
+            new_schedule_id(), resolved, options, body, caller_ip, group=group, queue=queue, api=api
+        )
         creation = await self._stores.schedules.create_schedule(schedule, deduplication)
         emit(
             SCHEDULE_DEDUPLICATED if creation.is_duplicate else SCHEDULE_CREATED,

@@ -278,6 +278,7 @@ def _add_origin(fields: dict[str, Any], extras: Extras) -> None:
         "topicName": extras.url_group,
         "endpointName": extras.endpoint_name,
         "scheduleId": extras.schedule_id,
+        "api": extras.api,
     }
     fields.update({name: value for name, value in given.items() if value is not None})
     _add_flow_control(fields, extras)

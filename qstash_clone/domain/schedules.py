@@ -13,7 +13,7 @@ import msgspec
 
 from qstash_clone.domain.cron import Cron, parse_cron
 from qstash_clone.domain.deduplication import digest_of_schedule
-from qstash_clone.domain.destination import Destination, GroupDestination, LlmDestination, UrlDestination
+from qstash_clone.domain.destination import Destination, GroupDestination, UrlDestination
 from qstash_clone.domain.headers import PublishOptions
 from qstash_clone.domain.lanes import route_text
 from qstash_clone.domain.message import Deduplication, Extras, Message, NewMessage
@@ -21,7 +21,7 @@ from qstash_clone.domain.names import is_name
 from qstash_clone.domain.planning import plan_deduplication, plan_lanes
 from qstash_clone.domain.url_groups import UrlGroup
 from qstash_clone.domain.urls import origin_of
-from qstash_clone.errors import InvalidRequest, NotFound, NotSupportedYet
+from qstash_clone.errors import InvalidRequest, NotFound
 from qstash_clone.ids import MessageId, message_id_of
 
 _CRON: Final = "Upstash-Cron"
@@ -51,8 +51,9 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def destination(self) -> str:
-        """As published: a URL or the name of a URL group."""
-        return self.url_group or self.message.url
+        """As published: a URL, the name of a URL group, or that of an API."""
+        api = None if self.message.extras is None else self.message.extras.api
+        return f"api/{api}" if api else self.url_group or self.message.url
 
     @property
     def limited_lanes(self) -> tuple[str, ...]:
@@ -118,24 +119,26 @@ def parse_state_change(rest: bytes) -> StateChange | None:
 
 def plan_schedule(
     schedule_id: str,
-    destination: Destination,
+    destination: UrlDestination | GroupDestination,
     options: PublishOptions,
     body: bytes,
     caller_ip: str,
     *,
     group: UrlGroup | None = None,
     queue: str | None = None,
+    api: str | None = None,
 ) -> Schedule:
     """The schedule that a publish with a cron expression asks for.
 
-    `queue` is that of an enqueue, which wins over that of the options.
+    `queue` is that of an enqueue, which wins over that of the options. `api` is that of a destination that was named by
+    an API instead of a URL.
 
     `schedule_id` is for a publisher who names none. `group` is the URL group of that destination, None if there is
     none; it may be without endpoints, because those at the time of a firing count. Its default headers are part of
     `options` already: they act as if the publisher had sent them.
 
     Raises `InvalidRequest` for a missing cron expression or an absolute time, `NotFound` for a URL group that does not
-    exist, `NotSupportedYet` for the LLM upstream.
+    exist.
     """
     if options.cron is None:
         raise InvalidRequest(f"{_CRON}: missing, a schedule needs a cron expression")
@@ -150,8 +153,6 @@ def plan_schedule(
             if group is None:
                 raise NotFound(f"topic {destination.name} not found")
             url_group = destination.name
-        case LlmDestination():
-            raise NotSupportedYet("api/llm: not supported yet")
         case _:  # pragma: no cover
             assert_never(destination)
     chosen_id = options.schedule_id or schedule_id
@@ -174,6 +175,7 @@ def plan_schedule(
                 flow_control=options.flow_control,
                 url_group=url_group,
                 schedule_id=chosen_id,
+                api=api,
             ),
         ),
         body=body,

@@ -94,7 +94,7 @@ async def test_a_group_may_ask_for_a_schedule(client: httpx.AsyncClient) -> None
         ("/v2/publish/" + URL, CRON | {"Upstash-Schedule-Id": "a b"}, 400, "Upstash-Schedule-Id: invalid name"),
         ("/v2/publish/" + URL, CRON | {"Upstash-Queue-Name": "a b"}, 400, "Upstash-Queue-Name: invalid name"),
         ("/v2/publish/none", CRON, 404, "topic none not found"),
-        ("/v2/publish/api/llm", CRON, 400, "api/llm: not supported yet"),
+        ("/v2/publish/api/llm", CRON, 400, "api/llm: no LLM upstream is configured"),
         ("/v2/enqueue/a%20b/" + URL, CRON, 400, "queue: invalid name"),
         ("/v2/enqueue/q/" + URL, CRON | {"Upstash-Not-Before": "1700000000"}, 400, "Upstash-Not-Before"),
     ],

@@ -99,13 +99,6 @@ async def test_a_wrong_method_is_a_405_that_names_the_right_ones(
     assert allow in answer.json()["error"]
 
 
-@pytest.mark.parametrize("path", ["/v2/publish/api/llm", "/v2/enqueue/q/api/llm", "/v2/schedules/api/llm"])
-async def test_what_is_not_served_yet_says_so(client: httpx.AsyncClient, path: str) -> None:
-    answer = await client.post(path, headers={"Upstash-Cron": "* * * * *"})
-    assert answer.status_code == 400
-    assert answer.json() == {"error": "api/llm: not supported yet"}
-
-
 @pytest.mark.parametrize("path", ["/v2/publish/https://example.com", "/v2/publish/", "/v2/keys", "/livez", "/nothing"])
 async def test_a_request_id_comes_back(client: httpx.AsyncClient, path: str) -> None:
     method = "POST" if "publish" in path else "GET"

@@ -220,7 +220,7 @@ async def test_destinations_are_taken_from_the_raw_path(client: httpx.AsyncClien
         ("a%20b/pause", HOURLY, 400, "invalid destination url: endpoint has invalid scheme"),
         ("name/pausing", HOURLY, 400, "invalid destination url: endpoint has invalid scheme"),
         ("my-group", HOURLY, 404, "topic my-group not found"),
-        ("api/llm", HOURLY, 400, "api/llm: not supported yet"),
+        ("api/llm", HOURLY, 400, "api/llm: no LLM upstream is configured"),
         (URL, {}, 400, "Upstash-Cron: missing"),
         (URL, {"Upstash-Cron": ""}, 400, "Upstash-Cron: "),
         (URL, {"Upstash-Cron": "* * * *"}, 400, "Upstash-Cron: "),
@@ -580,3 +580,23 @@ def limited_to(settings: Settings, store: Store) -> Store:
     access, publishing = store.schedules._access, store.publishing  # pyright: ignore[reportPrivateUsage]
     limited = schedule_store.RedisScheduleStore(access, publishing, max_schedules=settings.max_schedules)
     return replace(store, schedules=limited)
+
+
+async def test_a_schedule_for_the_llm_upstream(settings: Settings, store: Store, move_clock: MoveClock) -> None:
+    settings = replace(settings, llm_base_url="https://llm.example", llm_api_key="k3y-0123456789")
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(create_app(settings, store)),
+        base_url="http://api",
+        headers={"authorization": f"Bearer {settings.token}"},
+    ) as client:
+        answer = await client.post("/v2/schedules/api/llm", headers=MINUTELY)
+        assert (answer.status_code, answer.json()) == (
+            400,
+            {"error": "api/llm: Upstash-Callback is missing, it is where the answer goes"},
+        )
+        schedule_id = await create(client, "api/llm", MINUTELY | {"Upstash-Callback": "https://cb.example"})
+        assert (await shown(client, schedule_id))["destination"] == "api/llm"
+        await move_clock(MINUTE_MS)
+        await fire(store)
+        [message] = await messages_of(client, schedule_id)
+    assert (message["api"], message["url"]) == ("llm", "https://llm.example/v1/chat/completions")

@@ -79,7 +79,7 @@ async def test_the_scheme_of_the_token_in_any_case(scheme: str, client: Client) 
         ("http://e.com:99999/", 400, "invalid destination url"),
         ("http://[::1/", 400, "invalid destination url"),
         ("http%3A%2F%2Fe.com%2F%0d%0aX:y", 400, "invalid destination url"),
-        ("api/llm", 400, "not supported yet"),
+        ("api/llm", 400, "api/llm: no LLM upstream is configured"),
     ],
 )
 async def test_destinations(destination: str, status: int, text: str, client: Client) -> None:

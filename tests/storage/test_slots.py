@@ -283,3 +283,13 @@ async def test_no_member_moves_on_while_its_queue_is_being_deleted(store: Store,
     assert await store.queues.delete_queue(QUEUE)
     assert {look().records[message_id].stored.state for message_id in ids} == {State.CANCELED}
     assert await claimed(store) == [other]
+
+
+async def test_a_deletion_means_members_from_before_the_clock_was_set_back(
+    store: Store, move_clock: MoveClock, look: Look
+) -> None:
+    ids = [await enqueue(store), await enqueue(store, delay_ms=1000)]
+    await move_clock(-60_000)
+    assert await store.queues.delete_queue(QUEUE)
+    assert {look().records[message_id].stored.state for message_id in ids} == {State.CANCELED}
+    assert LANE not in look().limits
