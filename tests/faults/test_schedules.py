@@ -66,7 +66,7 @@ async def test_every_instant_of_every_schedule_fires_once(
                 format_message_id(message_id): (one.schedule.id, instant_ms)
                 for one in schedules
                 for instant_ms in instants
-                for message_id in store.schedules.new_firing_ids(one, instant_ms, _messages_of(one))
+                for message_id in store.schedules.new_firing_ids(one, instant_ms, _urls_of(one, receiver))
             }
             await eventually(lambda: _are_there(receiver, expected.keys()), timeout=60, what="everything arrived")
             await eventually(inspector.is_empty, timeout=30, what="nothing is left")
@@ -100,7 +100,7 @@ async def _opened(settings: Settings) -> AsyncGenerator[Store]:
 
 
 async def _create(store: Store, receiver: ReceiverProcess) -> list[StoredSchedule]:
-    urls = tuple(Endpoint(url=receiver.url(f"endpoint/{number}")) for number in range(ENDPOINTS))
+    urls = tuple(Endpoint(url=url) for url in _endpoints(receiver))
     await store.url_groups.change_url_group(
         "group", lambda _, now_ms: UrlGroup(name="group", created_ms=now_ms, updated_ms=now_ms, endpoints=urls)
     )
@@ -125,8 +125,14 @@ async def _create(store: Store, receiver: ReceiverProcess) -> list[StoredSchedul
     return stored
 
 
-def _messages_of(stored: StoredSchedule) -> int:
-    return 1 if stored.schedule.url_group is None else ENDPOINTS
+def _urls_of(stored: StoredSchedule, receiver: ReceiverProcess) -> list[str]:
+    if stored.schedule.url_group is None:
+        return [stored.schedule.message.url]
+    return _endpoints(receiver)
+
+
+def _endpoints(receiver: ReceiverProcess) -> list[str]:
+    return [receiver.url(f"endpoint/{number}") for number in range(ENDPOINTS)]
 
 
 async def _move_to(store: Store, instant_ms: int) -> None:
