@@ -1,6 +1,5 @@
 """Limits of flow-control keys where attempts start: rate windows, parallelism, and the order of what they hold up."""
 
-
 import pytest
 
 from qstash_clone.domain.lanes import flow_control_lane
