@@ -31,38 +31,59 @@ class WallClock:
         """Weekdays count from Sunday, 0. With `either` a day of the month or of the week will do, else both have to
         match."""
         self._minutes, self._hours = sorted(minutes), sorted(hours)
-        self._days, self._months, self._weekdays = frozenset(days), frozenset(months), frozenset(weekdays)
+        self._months, self._days, self._weekdays = sorted(months), frozenset(days), frozenset(weekdays)
         self._either = either
+        self._first_minute = self._hours[0] * _HOUR_MINUTES + self._minutes[0]
+        self._last_minute = self._hours[-1] * _HOUR_MINUTES + self._minutes[-1]
 
     def first_from(self, wall_ms: int) -> int:
         """The first match at or after a time."""
         day, minute = divmod(-(-wall_ms // _MINUTE_MS), _DAY_MINUTES)
-        found = self._minute_from(minute) if self._is_on(_EPOCH + day) else None
+        found_day = self._day_from(day)
+        found = self._minute_from(minute) if found_day == day else self._first_minute
         if found is None:
-            day, found = day + 1, self._hours[0] * _HOUR_MINUTES + self._minutes[0]
-            while not self._is_on(_EPOCH + day):
-                day += 1 if self._is_in_month(_EPOCH + day) else _days_to_next_month(_EPOCH + day)
-        return (day * _DAY_MINUTES + found) * _MINUTE_MS
+            found_day, found = self._day_from(day + 1), self._first_minute
+        return (found_day * _DAY_MINUTES + found) * _MINUTE_MS
 
     def last_until(self, wall_ms: int) -> int:
         """The last match at or before a time."""
         day, minute = divmod(wall_ms // _MINUTE_MS, _DAY_MINUTES)
-        found = self._minute_until(minute) if self._is_on(_EPOCH + day) else None
+        found_day = self._day_until(day)
+        found = self._minute_until(minute) if found_day == day else self._last_minute
         if found is None:
-            day, found = day - 1, self._hours[-1] * _HOUR_MINUTES + self._minutes[-1]
-            while not self._is_on(_EPOCH + day):
-                day -= 1 if self._is_in_month(_EPOCH + day) else date.fromordinal(_EPOCH + day).day
-        return (day * _DAY_MINUTES + found) * _MINUTE_MS
+            found_day, found = self._day_until(day - 1), self._last_minute
+        return (found_day * _DAY_MINUTES + found) * _MINUTE_MS
 
-    def _is_in_month(self, ordinal: int) -> bool:
-        return date.fromordinal(ordinal).month in self._months
+    def _day_from(self, number: int) -> int:
+        """The first day that matches, at or after one; days count from 1970."""
+        while True:
+            day = date.fromordinal(_EPOCH + number)
+            at = bisect_left(self._months, day.month)
+            if at < len(self._months) and self._months[at] == day.month:
+                if self._is_on(day):
+                    return number
+                number += 1
+            elif at < len(self._months):
+                number = date(day.year, self._months[at], 1).toordinal() - _EPOCH
+            else:
+                number = date(day.year + 1, self._months[0], 1).toordinal() - _EPOCH
 
-    def _is_on(self, ordinal: int) -> bool:
-        day = date.fromordinal(ordinal)
-        if day.month not in self._months:
-            return False
-        # The first of January of the year 1, with which ordinals begin, was a Monday.
-        is_day, is_weekday = day.day in self._days, ordinal % 7 in self._weekdays
+    def _day_until(self, number: int) -> int:
+        """The last day that matches, at or before one."""
+        while True:
+            day = date.fromordinal(_EPOCH + number)
+            at = bisect_right(self._months, day.month) - 1
+            if at >= 0 and self._months[at] == day.month:
+                if self._is_on(day):
+                    return number
+                number -= 1
+            else:
+                # For -1 as well: the last one, of the year before.
+                year, month = day.year if at >= 0 else day.year - 1, self._months[at]
+                number = date(year + month // 12, month % 12 + 1, 1).toordinal() - _EPOCH - 1
+
+    def _is_on(self, day: date) -> bool:
+        is_day, is_weekday = day.day in self._days, day.isoweekday() % 7 in self._weekdays
         return is_day or is_weekday if self._either else is_day and is_weekday
 
     def _minute_from(self, minute_of_day: int) -> int | None:
@@ -84,9 +105,3 @@ class WallClock:
                 return hour * _HOUR_MINUTES + self._minutes[bisect_right(self._minutes, minute) - 1]
             at -= 1
         return self._hours[at] * _HOUR_MINUTES + self._minutes[-1] if at >= 0 else None
-
-
-def _days_to_next_month(ordinal: int) -> int:
-    day = date.fromordinal(ordinal)
-    following = date(day.year + day.month // 12, day.month % 12 + 1, 1)
-    return following.toordinal() - ordinal
