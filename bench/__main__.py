@@ -23,6 +23,7 @@ from bench.measures import (
     latency,
     memory,
     publish,
+    schedules,
     starts,
     timers,
 )
@@ -42,6 +43,7 @@ MEASURES: dict[str, Measure] = {
     "flow_control": flow_control.measure,
     "memory": memory.measure,
     "commands": commands.measure,
+    "schedules": schedules.measure,
     "starts": starts.measure,
 }
 RESULTS = Path(__file__).parent / "results"
