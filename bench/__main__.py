@@ -47,7 +47,7 @@ MEASURES: dict[str, Measure] = {
     "starts": starts.measure,
 }
 RESULTS = Path(__file__).parent / "results"
-PATIENCE_S = 900
+PATIENCE_S = 1800
 """No measure may take longer."""
 
 

@@ -3,7 +3,8 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from itertools import combinations
 
 from bench.backlog import lay, plain
 from bench.counting import Counter, Steps, same_commands
@@ -29,6 +30,7 @@ _UNUSED_URL = destination(54321)
 _WARM = 100
 _HEAD_START_MS = 3000
 _TICK_S = 0.001
+_MINUTES = list(combinations(range(1, 60), 2))
 
 
 async def measure(bench: Bench) -> list[Figure]:
@@ -197,20 +199,21 @@ async def _due_at_once(bench: Bench) -> list[Figure]:
     """Many schedules of one minute, beside as many delayed messages of one moment; the clock is moved there."""
     count = bench.sizes.due_schedules
     figures: list[Figure] = []
-    for name, expression in (("one expression", _new_year), ("different expressions", new_year_differently)):
+    for name, expression in (("one expression", alike), ("different expressions", different)):
         bench.say(f"schedules: {count} due at once, {name}")
-        with bench.engine() as engine:
-            async with bench.nursery() as nursery, bench.store(engine) as store:
-                drain = await Drain.start(engine, store, nursery)
-                await drain.backlog(WARM_UP, plain(drain.url))
-                pairs: list[tuple[DrainRound, DrainRound]] = []
-                for _ in range(bench.sizes.rounds):
+        pairs: list[tuple[DrainRound, DrainRound]] = []
+        for _ in range(bench.sizes.rounds):
+            # A fresh store each time: what has fired once would be due again when the clock is moved on.
+            with bench.engine() as engine:
+                async with bench.nursery() as nursery, bench.store(engine) as store:
+                    drain = await Drain.start(engine, store, nursery)
+                    await drain.backlog(WARM_UP, plain(drain.url))
                     await calm()
-                    delayed = await drain.run(lambda drain=drain: _lay_delayed(store, count, drain.url))
+                    delayed = await drain.run(lambda store=store, url=drain.url: _lay_delayed(store, count, url))
                     fired = await drain.run(
-                        lambda drain=drain, expression=expression: _lay_schedules(store, count, drain.url, expression)
+                        lambda store=store, url=drain.url, at=expression: _lay_schedules(store, count, url, at)
                     )
-                    pairs.append((fired, delayed))
+            pairs.append((fired, delayed))
         rounds, others = [own for own, _ in pairs], [other for _, other in pairs]
         middle = sorted(rounds, key=lambda one: one.per_second)[len(rounds) // 2]
         figures += [
@@ -236,19 +239,15 @@ async def _due_at_once(bench: Bench) -> list[Figure]:
     return figures
 
 
-def _new_year(number: int) -> str:
-    return "0 0 1 1 *"
+def alike(number: int, day: datetime) -> str:
+    """The beginning of a day."""
+    return f"0 0 {day.day} {day.month} *"
 
 
-def new_year_differently(number: int) -> str:
-    """One of 40,710 expressions whose next instant is the new year."""
-    return f"0,{number % 59 + 1} 0,{number // 59 % 23 + 1} 1,{number // 1357 % 30 + 2} 1 *"
-
-
-async def _next_new_year_ms(store: Store) -> int:
-    now_ms = (await store.virtual_clock.read_clock()).now_ms
-    year = datetime.fromtimestamp(now_ms / 1000, UTC).year + 1
-    return int(datetime(year, 1, 1, tzinfo=UTC).timestamp()) * 1000
+def different(number: int, day: datetime) -> str:
+    """One of 39,353 expressions whose first instant is the beginning of a day."""
+    first, second = _MINUTES[number % len(_MINUTES)]
+    return f"0,{first},{second} 0,{number // len(_MINUTES) % 23 + 1} {day.day} {day.month} *"
 
 
 async def _lay_delayed(store: Store, count: int, url: str) -> list[str]:
@@ -258,13 +257,15 @@ async def _lay_delayed(store: Store, count: int, url: str) -> list[str]:
     return message_ids
 
 
-async def _lay_schedules(store: Store, count: int, url: str, expression: Callable[[int], str]) -> list[str]:
-    """Replaces those of the round before; returns the ids that the firings will have."""
-    due_ms = await _next_new_year_ms(store)
+async def _lay_schedules(store: Store, count: int, url: str, expression: Callable[[int, datetime], str]) -> list[str]:
+    """Schedules of the next day, and the ids that their messages will have."""
+    now = datetime.fromtimestamp((await store.virtual_clock.read_clock()).now_ms / 1000, UTC)
+    day = now.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
+    due_ms = round(day.timestamp() * 1000)
     message_ids: list[str] = []
 
     async def put(number: int) -> None:
-        stored = await store.schedules.put_schedule(_schedule(number, url, expression(number)))
+        stored = await store.schedules.put_schedule(_schedule(number, url, expression(number, day)))
         if stored.next_fire_ms != due_ms:
             raise BenchFailure(f"schedules: {stored.schedule.cron} is not due at {due_ms}")
         message_ids.append(_id_of(store, stored, due_ms, url))

@@ -1,6 +1,7 @@
 """What measures compute from what they saw, and what they send."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import msgspec
@@ -11,7 +12,7 @@ from bench.counting import same_commands, total
 from bench.draining import drain_round
 from bench.engine import Engine
 from bench.measures.flow_control import windows_of
-from bench.measures.schedules import far_away, new_year_differently
+from bench.measures.schedules import alike, different, far_away
 from bench.processes import Usage
 from bench.publishing import PublishRound, beside, check_stored
 from bench.report import BenchFailure
@@ -104,9 +105,13 @@ def test_what_is_not_stored_exactly_once_fails_the_run(engine: Any, message_ids:
         check_stored(engine, message_ids, 10)
 
 
-def test_schedules_that_wait_are_not_due_for_months_and_those_of_the_new_year_all_then() -> None:
+def test_schedules_that_wait_differ() -> None:
     assert len({far_away(number) for number in range(40_320)}) == 40_320
-    assert len({new_year_differently(number) for number in range(40_710)}) == 40_710
-    after_ms, new_year_ms = 1_780_000_000_000, 1_798_761_600_000
-    for number in range(0, 10_000, 97):
-        assert parse_cron("x", new_year_differently(number)).next_after(after_ms) == new_year_ms
+
+
+@pytest.mark.parametrize("day", [datetime(2026, 8, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC)])
+def test_schedules_that_are_due_at_once_differ_and_begin_with_the_day(day: datetime) -> None:
+    assert len({different(number, day) for number in range(39_353)}) == 39_353
+    day_ms = round(day.timestamp() * 1000)
+    for expression in (alike(0, day), *(different(number, day) for number in range(0, 39_353, 97))):
+        assert parse_cron("x", expression).next_after(day_ms - 86_399_000) == day_ms
