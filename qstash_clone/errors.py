@@ -3,7 +3,6 @@
     QstashCloneError
     ├── CallerError                 the request is at fault; the caller can change it
     │   ├── InvalidRequest          a header, parameter, destination or body that is malformed
-    │   │   └── NotSupportedYet     part of the protocol that this release does not serve
     │   ├── Unauthorized            no credential, or one that is not known
     │   ├── Forbidden               a credential that may not do this
     │   ├── NotFound                the addressed object does not exist
@@ -33,10 +32,6 @@ class CallerError(QstashCloneError):
 
 class InvalidRequest(CallerError):
     """A part of the request is malformed; nothing was changed."""
-
-
-class NotSupportedYet(InvalidRequest):
-    """A part of the protocol that is known but not served by this release."""
 
 
 class Unauthorized(CallerError):

@@ -40,10 +40,13 @@ ATTEMPT_SETTLED: Final = "attempt.settled"
 LEASE_LOST: Final = "lease.lost"
 CLAIM_FAILED: Final = "claim.failed"
 TIMERS_PROMOTED: Final = "timers.promoted"
+SCHEDULE_CREATED: Final = "schedule.created"
+SCHEDULE_DEDUPLICATED: Final = "schedule.deduplicated"
 SCHEDULE_FIRED: Final = "schedule.fired"
 SCHEDULE_MISSED: Final = "schedule.missed"
 SCHEDULE_FAILED: Final = "schedule.failed"
 SCHEDULE_STUCK: Final = "schedule.stuck"
+SCHEDULES_HELD: Final = "schedules.held"
 WORKER_STARTED: Final = "worker.started"
 WORKER_DRAINING: Final = "worker.draining"
 WORKER_STOPPED: Final = "worker.stopped"
@@ -61,8 +64,7 @@ _GROUP_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 100)
 
 ROUTES: Final = (
     "publish", "enqueue", "batch", "messages", "dlq", "log", "deduplication", "preview", "keys", "queues",
-    "flow_control", "livez", "readyz",
-    "metrics", "dev", "unsupported", "unmatched", "protocol",
+    "flow_control", "schedules", "url_groups", "livez", "readyz", "metrics", "dev", "unmatched", "protocol",
 )  # fmt: skip
 """The values of the label `route`; `protocol` counts requests refused before they reached a route."""
 

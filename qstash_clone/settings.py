@@ -331,6 +331,14 @@ class Settings:
         minimum=1,
         maximum=10_000_000,
     )
+    max_group_endpoints: int = rules.setting(
+        100,
+        _LIMITS,
+        "Most endpoints of a URL group: a publish to the group stores a message for each in one step.",
+        parse=rules.whole,
+        minimum=1,
+        maximum=1000,
+    )
     max_queue_parallelism: int = rules.setting(
         1000,
         _LIMITS,

@@ -26,9 +26,11 @@ from qstash_clone.api.routes.logs import LogRoutes
 from qstash_clone.api.routes.messages import MessageRoutes
 from qstash_clone.api.routes.preview import PreviewRoutes
 from qstash_clone.api.routes.queues import QueueRoutes
-from qstash_clone.api.routing import Endpoint, Routes, Row
+from qstash_clone.api.routes.schedules import ScheduleRoutes
+from qstash_clone.api.routes.url_groups import UrlGroupRoutes
+from qstash_clone.api.routing import Routes, Row
 from qstash_clone.clock import Clock, SystemClock
-from qstash_clone.errors import ClientGone, InvalidRequest, NotSupportedYet
+from qstash_clone.errors import ClientGone, InvalidRequest
 from qstash_clone.observability import (
     REQUEST_FAILED,
     REQUEST_REFUSED,
@@ -43,12 +45,13 @@ _PROBES = frozenset({"livez", "readyz", "metrics"})
 """Routes whose every request would be noise in the log."""
 
 
-def route_table(settings: Settings, stores: Stores, clock: Clock) -> list[Row]:
+def route_table(settings: Settings, stores: Stores, clock: Clock, publisher: Publisher) -> list[Row]:
     """Everything the api serves besides publish, enqueue and batch, which `hot_path` and `batch` answer."""
     messages, dlq = MessageRoutes(settings, stores), DeadLetterRoutes(settings, stores)
     logs, deduplication, preview = LogRoutes(stores), DeduplicationRoutes(stores), PreviewRoutes(settings, clock)
     keys, health = KeyRoutes(stores), HealthRoutes(settings, stores)
     queues, flow_control = QueueRoutes(settings, stores), FlowControlRoutes(settings, stores)
+    schedules, url_groups = ScheduleRoutes(settings, stores, publisher), UrlGroupRoutes(settings, stores)
     dev = DevRoutes(stores)
     return [
         *(
@@ -91,14 +94,23 @@ def route_table(settings: Settings, stores: Stores, clock: Clock) -> list[Row]:
         Row("GET", "/v2/keys/", keys.get, "keys"),
         Row("POST", "/v2/keys/rotate", keys.rotate, "keys"),
         Row("POST", "/v2/rotate", keys.rotate, "keys"),
-        Row("GET", "/v2/schedules", later("schedules"), "unsupported"),
-        Row("PATCH PUT", "/v2/schedules/{schedule_id}/{action}", later("schedules"), "unsupported"),
-        Row("GET DELETE", "/v2/schedules/{schedule_id}", later("schedules"), "unsupported"),
-        Row("GET POST", "/v2/schedules/{rest:path}", later("schedules"), "unsupported"),
-        Row("GET", "/v2/topics", later("URL groups"), "unsupported"),
-        Row("GET", "/v2/topics/", later("URL groups"), "unsupported"),
-        Row("POST DELETE", "/v2/topics/{name}/endpoints", later("URL groups"), "unsupported"),
-        Row("GET PATCH DELETE", "/v2/topics/{name}", later("URL groups"), "unsupported"),
+        Row("GET", "/v2/schedules", schedules.list, "schedules"),
+        Row("GET", "/v2/schedules/", schedules.list, "schedules"),
+        Row("DELETE", "/v2/schedules/", missing_id, "schedules"),
+        Row("GET", "/v2/schedules/{schedule_id}", schedules.get, "schedules"),
+        Row("DELETE", "/v2/schedules/{schedule_id}", schedules.delete, "schedules"),
+        Row("PATCH PUT", "/v2/schedules/{schedule_id}/pause", schedules.pause, "schedules"),
+        Row("PATCH PUT", "/v2/schedules/{schedule_id}/resume", schedules.resume, "schedules"),
+        Row("POST", "/v2/schedules", schedules.post, "schedules"),
+        Row("POST", "/v2/schedules/{rest:path}", schedules.post, "schedules"),
+        Row("GET", "/v2/topics", url_groups.list, "url_groups"),
+        Row("GET", "/v2/topics/", url_groups.list, "url_groups"),
+        Row("DELETE", "/v2/topics/", missing_id, "url_groups"),
+        Row("GET", "/v2/topics/{name}", url_groups.get, "url_groups"),
+        Row("PATCH", "/v2/topics/{name}", url_groups.replace_headers, "url_groups"),
+        Row("DELETE", "/v2/topics/{name}", url_groups.delete, "url_groups"),
+        Row("POST", "/v2/topics/{name}/endpoints", url_groups.add_endpoints, "url_groups"),
+        Row("DELETE", "/v2/topics/{name}/endpoints", url_groups.remove_endpoints, "url_groups"),
         Row("GET", "/v2/queues", queues.list, "queues"),
         Row("GET", "/v2/queues/", queues.list, "queues"),
         Row("POST", "/v2/queues", queues.put, "queues"),
@@ -120,15 +132,6 @@ def route_table(settings: Settings, stores: Stores, clock: Clock) -> list[Row]:
         Row("POST", "/v2/flowControl/{key}/reset", flow_control.reset, "flow_control"),
         Row("GET", "/v2/globalParallelism", flow_control.global_parallelism, "flow_control"),
     ]
-
-
-def later(what: str) -> Endpoint:
-    """An endpoint of the protocol that this release does not serve."""
-
-    async def refuse(request: Request) -> Response:
-        raise NotSupportedYet(f"{request.method} {str(request.scope['path'])[:100]}: {what} is not supported yet")
-
-    return refuse
 
 
 async def missing_id(request: Request) -> Response:
@@ -155,7 +158,7 @@ class Api:
             "enqueue": Enqueue(settings, publisher, self._authenticator),
             "batch": Batch(settings, publisher, self._authenticator),
         }
-        self._routes = Routes(route_table(settings, stores, clock))
+        self._routes = Routes(route_table(settings, stores, clock, publisher))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

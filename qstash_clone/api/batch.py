@@ -11,7 +11,7 @@ from qstash_clone.api.auth import Authenticator, CallerAddress
 from qstash_clone.api.errors import error_body
 from qstash_clone.api.hot_path import Plan, Publisher
 from qstash_clone.api.requests import Head, read_body
-from qstash_clone.api.responses import JSON
+from qstash_clone.api.responses import JSON, schedule_result_body
 from qstash_clone.domain.batch import BatchItem, body_bytes, header_lines, holds_json, parse_batch
 from qstash_clone.domain.destination import Destination, parse_batch_destination
 from qstash_clone.domain.header_values import HeaderLines
@@ -58,7 +58,7 @@ class Batch:
         started_s = time.perf_counter()
         self._authenticator.check(head, publishes=True)
         body = await read_body(receive, head, self._max_bytes)
-        run = _Run(self._publisher, self._item_limits, self._caller.of(head))
+        run = _Run(self._publisher, self._authenticator, self._item_limits, head, self._caller.of(head))
         items = parse_batch(body, self._max_items)
         try:
             for item in items:
@@ -87,6 +87,7 @@ class Batch:
             BATCH_PUBLISHED,
             items=len(items),
             messages=run.stored,
+            schedules=run.schedules,
             duplicates=run.duplicates,
             refused=run.refused,
             body_bytes=len(body),
@@ -103,12 +104,26 @@ class ItemLimits(msgspec.Struct, frozen=True, kw_only=True):
     body_bytes: int
 
 
+class _ParsedItem(msgspec.Struct, frozen=True, kw_only=True):
+    """An item, checked and complete."""
+
+    destination: Destination
+    group: UrlGroup | None
+    options: PublishOptions
+    body: bytes
+    queue: str | None
+
+
 class _Run:
     """Plans items in order and stores them in order, some at a time."""
 
-    def __init__(self, publisher: Publisher, limits: ItemLimits, caller_ip: str) -> None:
+    def __init__(
+        self, publisher: Publisher, authenticator: Authenticator, limits: ItemLimits, head: Head, caller_ip: str
+    ) -> None:
         self._publisher = publisher
+        self._authenticator = authenticator
         self._limits = limits
+        self._head = head
         self._caller_ip = caller_ip
         self._destinations: dict[str, tuple[Destination, UrlGroup | None] | CallerError] = {}
         self._last_lines: tuple[tuple[object, ...], HeaderLines] | None = None
@@ -118,13 +133,18 @@ class _Run:
         self._planned_bytes = 0
         self.results: list[bytes] = []
         self.stored = 0
+        self.schedules = 0
         self.duplicates = 0
         self.refused = 0
 
     async def add(self, item: "BatchItem | CallerError") -> None:
         """Plan one item, and store what was planned if it is enough. Raises as the store."""
         try:
-            plan = await self._plan(item)
+            parsed = await self._parse(item)
+            if parsed.options.cron is not None:
+                self.results.append(await self._create_schedule(parsed))
+                return
+            plan = self._plan(parsed)
         except CallerError as error:
             self.refused += 1
             self.results.append(error_body(str(error)))
@@ -156,14 +176,36 @@ class _Run:
         if failure is not None:
             raise failure
 
-    async def _plan(self, item: "BatchItem | CallerError") -> Plan:
+    async def _create_schedule(self, item: "_ParsedItem") -> bytes:
+        """Store the schedule that an item asks for after all items before it, and return its result."""
+        self._authenticator.check(self._head, publishes=False)
+        await self.flush()
+        creation = await self._publisher.create_schedule(
+            item.destination,
+            item.group,
+            item.options,
+            item.body,
+            self._caller_ip,
+            item.queue,
+            self._head.request_id.decode(),
+        )
+        if creation.is_duplicate:
+            self.duplicates += 1
+        else:
+            self.schedules += 1
+        return schedule_result_body(creation)
+
+    def _plan(self, item: "_ParsedItem") -> Plan:
+        return self._publisher.plan(item.destination, item.group, item.options, item.body, self._caller_ip, item.queue)
+
+    async def _parse(self, item: "BatchItem | CallerError") -> "_ParsedItem":
         if isinstance(item, CallerError):
             raise item
         destination, group = await self._destination(item.destination or "")
         queue = check_name("queue", item.queue) if item.queue else None
         options = self._options(self._lines(item), group)
         body = body_bytes(item, self._limits.body_bytes)
-        return self._publisher.plan(destination, group, options, body, self._caller_ip, queue)
+        return _ParsedItem(destination=destination, group=group, options=options, body=body, queue=queue)
 
     async def _destination(self, text: str) -> tuple[Destination, UrlGroup | None]:
         """Parsed and checked once for the whole batch, so that each URL group is read once."""

@@ -14,7 +14,7 @@ STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".enc
 
 
 class Cycle(RequestResponseCycle):
-    """The answer names its length, is neither chunked nor checked again, and goes out in one write."""
+    """An answer that names its length is not checked again, and goes out in one write; one that does not is chunked."""
 
     def __init__(self, protocol: "ApiProtocol", *, keep_alive: bool) -> None:
         super().__init__(
@@ -32,6 +32,7 @@ class Cycle(RequestResponseCycle):
         )
         self._protocol = protocol
         self._head = b""
+        self._is_chunked = False
 
     async def send(self, message: Any) -> None:
         """ASGI's send. Header values are trusted: the application puts nothing into them that it has not checked."""
@@ -43,6 +44,8 @@ class Cycle(RequestResponseCycle):
         if self.flow.write_paused:
             await self.flow.drain()
         body = b"" if self.scope["method"] == "HEAD" else message.get("body", b"")
+        if self._is_chunked:
+            body = _chunk(body, is_last=not message.get("more_body", False))
         self.transport.write(self._head + body if len(body) < HIGH_WATER_LIMIT else self._head)
         if len(body) >= HIGH_WATER_LIMIT:
             self.transport.write(body)
@@ -63,7 +66,23 @@ class Cycle(RequestResponseCycle):
             # Whether the client now sends the body is up to it, so what follows on the connection means nothing.
             self.keep_alive = False
         self.waiting_for_100_continue = False
+        if not any(name == b"content-length" for name, _ in headers):
+            headers = self._frame(headers)
         lines = [STATUS_LINES[status], self._protocol.config.common_head]
         lines += [b"%b: %b\r\n" % header for header in headers]
         lines.append(b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n")
         self._head = b"".join(lines)
+
+    def _frame(self, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        """Say how the end of an answer of unknown length is recognised."""
+        if self.scope["http_version"] == "1.0":
+            # Chunks came with 1.1; here the end of the connection, which is not kept, is the end of the answer.
+            return headers
+        self._is_chunked = self.scope["method"] != "HEAD"
+        return [*headers, (b"transfer-encoding", b"chunked")]
+
+
+def _chunk(body: bytes, *, is_last: bool) -> bytes:
+    # An empty chunk would be the last one.
+    chunk = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+    return chunk + b"0\r\n\r\n" if is_last else chunk

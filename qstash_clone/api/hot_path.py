@@ -15,6 +15,7 @@ from qstash_clone.api.responses import (
     duplicate_result_body,
     fan_out_result_body,
     publish_result_body,
+    schedule_result_body,
 )
 from qstash_clone.clock import Clock
 from qstash_clone.domain.destination import (
@@ -28,12 +29,13 @@ from qstash_clone.domain.egress import EgressPolicy
 from qstash_clone.domain.header_values import HeaderLines
 from qstash_clone.domain.headers import PublishOptions, parse_options
 from qstash_clone.domain.limits import Limits
+from qstash_clone.domain.llm import LLM_API, check_llm_options, llm_destination, llm_upstream
 from qstash_clone.domain.message import CallbackSpec, NewMessage
 from qstash_clone.domain.names import check_name
 from qstash_clone.domain.planning import plan_deduplication, plan_fan_out, plan_lanes, plan_publish, publishable
+from qstash_clone.domain.schedules import plan_schedule, plan_schedule_deduplication
 from qstash_clone.domain.url_groups import UrlGroup
-from qstash_clone.errors import NotSupportedYet
-from qstash_clone.ids import format_message_id
+from qstash_clone.ids import format_message_id, new_schedule_id
 from qstash_clone.observability import (
     MESSAGE_DEDUPLICATED,
     MESSAGE_PUBLISHED,
@@ -41,11 +43,20 @@ from qstash_clone.observability import (
     MESSAGES_PUBLISHED,
     PUBLISH_DURATION,
     REQUESTS,
+    SCHEDULE_CREATED,
+    SCHEDULE_DEDUPLICATED,
     emit,
 )
 from qstash_clone.settings import Settings
 from qstash_clone.storage.interface import AdminStore, Published, PublishStore
-from qstash_clone.storage.resources import FlowControlStore, QueueStore, UrlGroupStore, VirtualClockStore
+from qstash_clone.storage.resources import (
+    FlowControlStore,
+    QueueStore,
+    ScheduleCreation,
+    ScheduleStore,
+    UrlGroupStore,
+    VirtualClockStore,
+)
 
 _CONTENT_TYPE = (b"content-type", JSON)
 
@@ -64,6 +75,9 @@ class Stores(Protocol):
 
     @property
     def flow_controls(self) -> FlowControlStore: ...
+
+    @property
+    def schedules(self) -> ScheduleStore: ...
 
     @property
     def url_groups(self) -> UrlGroupStore: ...
@@ -112,13 +126,14 @@ class Publisher:
         self._stores = stores
         self._clock = clock
         self._egress = egress_of(settings)
+        self._llm = llm_upstream(settings.llm_base_url, key="")  # only a worker needs the key
         self.limits = limits_of(settings)
 
     async def check_destination(self, destination: Destination) -> UrlGroup | None:
-        """The group that is published to, None for a URL.
+        """The group that is published to, None for a URL and for the LLM upstream.
 
-        Raises `InvalidRequest` for an address that may not be reached and for a group without endpoints, `NotFound`
-        for a group that does not exist and `NotSupportedYet` for the LLM upstream.
+        Raises `InvalidRequest` for an address that may not be reached, for a group without endpoints and for an LLM
+        upstream that is not configured, `NotFound` for a group that does not exist.
         """
         match destination:
             case UrlDestination():
@@ -128,7 +143,8 @@ class Publisher:
             case GroupDestination(name=name):
                 return publishable(name, await self._stores.url_groups.get_url_group(name))
             case LlmDestination():
-                raise NotSupportedYet("api/llm: not supported yet")
+                self._egress.check_literal(llm_destination(self._llm).url)
+                return None
             case _:  # pragma: no cover
                 assert_never(destination)
 
@@ -157,10 +173,11 @@ class Publisher:
         queue: str | None,
     ) -> "Plan":
         """The messages to store, which have their ids already. Raises as `plan_publish`, and `InvalidRequest` for
-        lanes that live apart."""
+        lanes that live apart and for a message to the LLM upstream without a callback."""
         store = self._stores.publishing
         deduplication = None if options.deduplication is None else plan_deduplication(destination, options, body, queue)
         lanes = plan_lanes(options, queue)
+        destination, api = self._resolve_api(destination, options)
         if isinstance(destination, UrlDestination):
             message = plan_publish(
                 store.new_message_id(deduplication, lanes),
@@ -172,6 +189,7 @@ class Publisher:
                 now_ms=self._clock.now_ms(),
                 deduplication=deduplication,
                 queue=queue,
+                api=api,
             )
             return Plan((message,), is_fan_out=False)
         assert group is not None
@@ -188,10 +206,50 @@ class Publisher:
         )
         return Plan(messages, is_fan_out=True)
 
+    def _resolve_api(
+        self, destination: Destination, options: PublishOptions
+    ) -> tuple[UrlDestination | GroupDestination, str | None]:
+        """Where messages go that were published to an API, and which one that is. Raises `InvalidRequest` without an
+        upstream or a callback."""
+        if not isinstance(destination, LlmDestination):
+            return destination, None
+        check_llm_options(options)
+        return llm_destination(self._llm), LLM_API
+
     def store(self, plan: "Plan") -> Awaitable[Published]:
         """Store the messages of one publish, all or none, unless they repeat an earlier one."""
         store = self._stores.publishing
         return store.fan_out(plan.messages) if plan.is_fan_out else store.publish(plan.messages[0])
+
+    async def create_schedule(
+        self,
+        destination: Destination,
+        group: UrlGroup | None,
+        options: PublishOptions,
+        body: bytes,
+        caller_ip: str,
+        queue: str | None,
+        request_id: str,
+    ) -> ScheduleCreation:
+        """Store the schedule that the options ask for, unless this repeats an earlier request for one.
+
+        Raises as `plan_schedule`, `QuotaExceeded` for one too many, and `InvalidRequest` for lanes that live apart and
+        for a schedule to the LLM upstream without a callback.
+        """
+        deduplication = plan_schedule_deduplication(destination, options, body, queue)
+        resolved, api = self._resolve_api(destination, options)
+        schedule = plan_schedule(
+            new_schedule_id(), resolved, options, body, caller_ip, group=group, queue=queue, api=api
+        )
+        creation = await self._stores.schedules.create_schedule(schedule, deduplication)
+        emit(
+            SCHEDULE_DEDUPLICATED if creation.is_duplicate else SCHEDULE_CREATED,
+            schedule_id=creation.schedule_id,
+            cron=schedule.cron,
+            body_bytes=len(body),
+            request_id=request_id,
+        )
+        return creation
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -242,23 +300,25 @@ class Publish:
         destination, publisher = parsed.destination, self._publisher
         group = await publisher.check_destination(destination)
         options = publisher.parse_options(head.headers, parsed.config, group, authorization_is_payload=by_query)
+        if options.cron is not None:
+            # A schedule goes on without its publisher, and may replace that of another one.
+            self._authenticator.check(head, publishes=False)
         body = await read_body(receive, head, self._max_body_bytes)
+        if options.cron is not None:
+            creation = await publisher.create_schedule(
+                destination, group, options, body, self._caller.of(head), queue, head.request_id.decode()
+            )
+            answer = schedule_result_body(creation)
+            await self._answer(head, answer, send, is_duplicate=creation.is_duplicate)
+            if creation.is_duplicate:
+                MESSAGES_DEDUPLICATED.inc()
+            REQUESTS.inc(label, "2xx")
+            PUBLISH_DURATION.observe(time.perf_counter() - started_s)
+            return
         plan = publisher.plan(destination, group, options, body, self._caller.of(head), queue)
         published = await publisher.store(plan)
 
-        answer = plan.answer(published)
-        await send(
-            {
-                "type": "http.response.start",
-                "status": 202 if published.is_duplicate else 200,
-                "headers": [
-                    _CONTENT_TYPE,
-                    (b"content-length", b"%d" % len(answer)),
-                    (b"x-request-id", head.request_id),
-                ],
-            }
-        )
-        await send({"type": "http.response.body", "body": answer})
+        await self._answer(head, plan.answer(published), send, is_duplicate=published.is_duplicate)
         duration_s = time.perf_counter() - started_s
         if published.is_duplicate:
             MESSAGES_DEDUPLICATED.inc()
@@ -275,6 +335,20 @@ class Publish:
             duration_ms=round(duration_s * 1000, 3),
             request_id=head.request_id.decode(),
         )
+
+    async def _answer(self, head: Head, answer: bytes, send: Send, *, is_duplicate: bool) -> None:
+        await send(
+            {
+                "type": "http.response.start",
+                "status": 202 if is_duplicate else 200,
+                "headers": [
+                    _CONTENT_TYPE,
+                    (b"content-length", b"%d" % len(answer)),
+                    (b"x-request-id", head.request_id),
+                ],
+            }
+        )
+        await send({"type": "http.response.body", "body": answer})
 
 
 class Enqueue(Publish):

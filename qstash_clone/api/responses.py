@@ -1,7 +1,7 @@
 """The JSON shapes that QStash's clients expect; what is unset is omitted, never null."""
 
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -19,13 +19,19 @@ from qstash_clone.domain.message import (
     Message,
     NewMessage,
     SigningKeys,
+    State,
     StoredMessage,
 )
 from qstash_clone.domain.redaction import shown_body, shown_headers
+from qstash_clone.domain.schedules import StoredSchedule
+from qstash_clone.domain.url_groups import UrlGroup
 from qstash_clone.ids import MessageId, format_message_id
 from qstash_clone.storage.interface import DeadLetterPage, DeduplicationRecord, LogPage, MessagePage, Published
+from qstash_clone.storage.resources import ScheduleCreation
 
 JSON = b"application/json"
+
+_SCHEDULE_STATES = {State.DELIVERED: "SUCCESS", State.FAILED: "FAIL", State.CANCELED: "FAIL"}
 
 UNFINISHED_TEXT = "workers took it again and again without reporting a result"
 """Why a message failed that has no failed attempt."""
@@ -66,6 +72,12 @@ def duplicate_fan_out_result_body(published: Published) -> bytes:
     return msgspec.json.encode(results)
 
 
+def schedule_result_body(creation: ScheduleCreation) -> bytes:
+    """The answer to a request for a schedule. Ids are names: they need no escapes."""
+    fields = b'{"scheduleId":"' + creation.schedule_id.encode() + b'"'
+    return fields + (b',"deduplicated":true}' if creation.is_duplicate else b"}")
+
+
 def message_fields(stored: StoredMessage) -> dict[str, Any]:
     """A message as `GET /v2/messages/{id}` shows it."""
     message = stored.message
@@ -78,7 +90,7 @@ def message_fields(stored: StoredMessage) -> dict[str, Any]:
         "notBefore": stored.not_before_ms,
         "createdAt": stored.created_ms,
     }
-    _add_body(fields, "body", _shown_body(stored))
+    _add_body(fields, "body", _shown_body(message, stored.body))
     _add_callbacks(fields, message, "callbackHeader", "failureCallbackHeader")
     if message.retry_delay_expression is not None:
         fields["retryDelayExpression"] = message.retry_delay_expression
@@ -129,7 +141,7 @@ def log_entry_fields(entry: LogEntry, trim_body_bytes: int | None) -> dict[str, 
         "maxRetries": message.max_retries,
         "timeout": message.timeout_ms,
     }
-    _add_base64(fields, "body", _shown_body(stored), trim_body_bytes)
+    _add_base64(fields, "body", _shown_body(message, stored.body), trim_body_bytes)
     if entry.event is LogEvent.ERROR and entry.attempt is not None:
         _add_attempt(fields, entry.attempt, trim_body_bytes)
     elif entry.event is LogEvent.FAILED:
@@ -146,12 +158,66 @@ def log_entry_fields(entry: LogEntry, trim_body_bytes: int | None) -> dict[str, 
 
 
 def deduplication_fields(deduplication_id: str, record: DeduplicationRecord) -> dict[str, Any]:
-    """Which message repeats of an id are answered with, and until when."""
-    return {
-        "deduplicationId": deduplication_id,
-        "messageId": format_message_id(record.message_id),
-        "expiresAt": record.expires_ms,
+    """Which message or schedule repeats of an id are answered with, and until when."""
+    fields: dict[str, Any] = {"deduplicationId": deduplication_id}
+    if record.message_id is not None:
+        fields["messageId"] = format_message_id(record.message_id)
+    if record.schedule_id is not None:
+        fields["scheduleId"] = record.schedule_id
+    fields["expiresAt"] = record.expires_ms
+    return fields
+
+
+def schedule_fields(stored: StoredSchedule, states: Mapping[MessageId, State]) -> dict[str, Any]:
+    """A schedule as `GET /v2/schedules/{id}` shows it; `states` are those of the messages that it published last, of
+    which those that are not known any more are left out."""
+    schedule, message = stored.schedule, stored.schedule.message
+    fields: dict[str, Any] = {
+        "scheduleId": schedule.id,
+        "cron": schedule.cron,
+        "destination": schedule.destination,
+        "method": message.method,
+        "header": _shown_header_map(message, message.headers),
+        "retries": message.max_retries,
+        "isPaused": stored.is_paused,
+        "createdAt": stored.created_ms,
     }
+    _add_body(fields, "body", _shown_body(message, schedule.body))
+    _add_callbacks(fields, message, "callbackHeader", "failureCallbackHeader")
+    _add_flow_control(fields, message.extras)
+    _add_labels_and_caller(fields, message)
+    shown = [
+        (format_message_id(one), _SCHEDULE_STATES.get(states[one], "IN_PROGRESS"))
+        for one in stored.last_message_ids
+        if one in states
+    ]
+    given: dict[str, Any] = {
+        "delay": schedule.delay_ms // 1000 or None,
+        "timeout": message.timeout_ms // 1000 if schedule.has_timeout else None,
+        "retryDelayExpression": message.retry_delay_expression,
+        "queueName": schedule.queue,
+        "lastScheduleTime": stored.last_fire_ms,
+        "nextScheduleTime": stored.next_fire_ms,
+        "lastScheduleStates": dict(shown) or None,
+        "error": stored.error,
+    }
+    fields.update({name: value for name, value in given.items() if value is not None})
+    return fields
+
+
+def url_group_fields(group: UrlGroup) -> dict[str, Any]:
+    """As `GET /v2/topics/{name}` shows it; clients compare whole endpoints, so these have nothing but URL and name."""
+    fields: dict[str, Any] = {
+        "name": group.name,
+        "createdAt": group.created_ms,
+        "updatedAt": group.updated_ms,
+        "endpoints": [
+            {"url": one.url} if one.name is None else {"url": one.url, "name": one.name} for one in group.endpoints
+        ],
+    }
+    if group.headers:
+        fields["headers"] = header_map(group.headers)
+    return fields
 
 
 def retried_fields(message_id: MessageId, url: str) -> dict[str, str]:
@@ -169,9 +235,9 @@ def _shown_header_map(message: Message, headers: Headers) -> dict[str, list[str]
     return header_map(headers if extras is None else shown_headers(headers, extras.redaction))
 
 
-def _shown_body(stored: StoredMessage) -> bytes:
-    extras = stored.message.extras
-    return stored.body if extras is None else shown_body(stored.body, extras.redaction)
+def _shown_body(message: Message, body: bytes) -> bytes:
+    extras = message.extras
+    return body if extras is None else shown_body(body, extras.redaction)
 
 
 def _add_callbacks(fields: dict[str, Any], message: Message, header: str, failure_header: str) -> None:
@@ -195,6 +261,10 @@ def _add_attribution(fields: dict[str, Any], stored: StoredMessage) -> None:
     queue = parse_route(stored.lane).queue
     if queue is not None:
         fields["queueName"] = queue
+    _add_labels_and_caller(fields, message)
+
+
+def _add_labels_and_caller(fields: dict[str, Any], message: Message) -> None:
     if message.labels:
         fields["label"] = message.labels[0]
         fields["labels"] = message.labels
@@ -204,17 +274,26 @@ def _add_attribution(fields: dict[str, Any], stored: StoredMessage) -> None:
 
 
 def _add_origin(fields: dict[str, Any], extras: Extras) -> None:
-    given: dict[str, str | int | None] = {
+    given = {
         "topicName": extras.url_group,
         "endpointName": extras.endpoint_name,
         "scheduleId": extras.schedule_id,
+        "api": extras.api,
     }
-    control = extras.flow_control
-    if control is not None:
-        given["flowControlKey"] = control.key
-        given["parallelism"] = control.parallelism
-        given["rate"] = control.rate
-        given["period"] = control.period_s
+    fields.update({name: value for name, value in given.items() if value is not None})
+    _add_flow_control(fields, extras)
+
+
+def _add_flow_control(fields: dict[str, Any], extras: Extras | None) -> None:
+    control = None if extras is None else extras.flow_control
+    if control is None:
+        return
+    given = {
+        "flowControlKey": control.key,
+        "parallelism": control.parallelism,
+        "rate": control.rate,
+        "period": control.period_s,
+    }
     fields.update({name: value for name, value in given.items() if value is not None})
 
 

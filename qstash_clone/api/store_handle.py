@@ -9,7 +9,7 @@ from qstash_clone.errors import ConfigurationError, StorageUnavailable, StoreInc
 from qstash_clone.observability import STORE_OPENED, STORE_RECOVERED, STORE_UNAVAILABLE, emit
 from qstash_clone.settings import Settings
 from qstash_clone.storage.interface import AdminStore, PublishStore
-from qstash_clone.storage.resources import FlowControlStore, QueueStore, UrlGroupStore, VirtualClockStore
+from qstash_clone.storage.resources import FlowControlStore, QueueStore, ScheduleStore, UrlGroupStore, VirtualClockStore
 from qstash_clone.storage.store import Store
 
 _FIRST_PAUSE_MS = 100
@@ -40,6 +40,10 @@ class StoreHandle:
     @property
     def flow_controls(self) -> FlowControlStore:
         return self._opened().flow_controls
+
+    @property
+    def schedules(self) -> ScheduleStore:
+        return self._opened().schedules
 
     @property
     def url_groups(self) -> UrlGroupStore:

@@ -77,6 +77,15 @@ class CallbackSettings(msgspec.Struct, kw_only=True):
         return f"{self.kind}-{suffix}", self.texts[suffix]
 
 
+def is_callback_setting(name: bytes) -> bool:
+    """Whether a lower-case header configures a callback, besides the one that holds its URL."""
+    prefix = next((prefix for prefix in CALLBACK_PREFIXES if name.startswith(prefix)), None)
+    if prefix is None:
+        return False
+    suffix = name[len(prefix) :]
+    return suffix in _SETTINGS or (suffix.startswith(_FORWARD) and suffix != _FORWARD)
+
+
 def parse_callback(kind: CallbackKind, url: str, lines: HeaderLines) -> CallbackSettings:
     """The settings of one kind among the lines of both; other suffixes than the known ones are ignored.
 

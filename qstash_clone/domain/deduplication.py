@@ -17,7 +17,8 @@ _DIGEST_BYTES = 16
 _LENGTH_BYTES = 8
 _ID = b"deduplication-id"
 _CONTENT = b"publish-content"
-"""Both at most 16 bytes. They keep an id from ever standing for a content."""
+_SCHEDULE = b"schedule"
+"""At most 16 bytes each. They keep an id from ever standing for a content, and a message for a schedule."""
 _COLON_OR_BLANK = re.compile(r"[:\s]")
 _UPSTASH = b"upstash-"
 _FORWARD = b"upstash-forward-"
@@ -62,6 +63,12 @@ def digest_of_id(text: str) -> bytes:
     """16 bytes that stand for a deduplication id; ids are shared by all destinations."""
     # Whatever text a path holds gets a digest, also one that no publish can have given.
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=_DIGEST_BYTES, person=_ID).digest()
+
+
+def digest_of_schedule(digest: bytes) -> bytes:
+    """16 bytes that stand for the creation of a schedule where `digest` would stand for a message: the two are never
+    taken for each other's repeats."""
+    return blake2b(digest, digest_size=_DIGEST_BYTES, person=_SCHEDULE).digest()
 
 
 def digest_of_content(

@@ -5,7 +5,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from qstash_clone.domain.callback_headers import CALLBACK_PREFIXES, CallbackKind, parse_callback
+from qstash_clone.domain.callback_headers import CALLBACK_PREFIXES, CallbackKind, is_callback_setting, parse_callback
 from qstash_clone.domain.cron import Cron, parse_cron
 from qstash_clone.domain.deduplication import DeduplicationRequest, check_id, content_headers
 from qstash_clone.domain.flow_control import parse_flow_control
@@ -44,6 +44,8 @@ class PublishOptions(msgspec.Struct, frozen=True, kw_only=True):
     """To be sent to the destination, the content type included."""
     max_retries: int
     timeout_ms: int
+    has_timeout: bool = False
+    """The publisher gave it; otherwise it is the default."""
     retry_delay_expression: str | None
     """As published; it parses."""
     delay_ms: int
@@ -146,6 +148,7 @@ def parse_options(
         headers=_with_content_type(content_type, forwarded),
         max_retries=limits.default_retries if draft.max_retries is None else draft.max_retries,
         timeout_ms=limits.default_timeout_ms if draft.timeout_ms is None else draft.timeout_ms,
+        has_timeout=draft.timeout_ms is not None,
         retry_delay_expression=draft.retry_delay_expression,
         delay_ms=draft.delay_ms,
         not_before_ms=draft.not_before_ms,
@@ -158,6 +161,16 @@ def parse_options(
         cron=draft.cron,
         schedule_id=None if draft.cron is None else draft.schedule_id,
         queue=None if draft.cron is None else draft.queue,
+    )
+
+
+def is_configuration(name: bytes) -> bool:
+    """Whether a lower-case header has a meaning for a publish beyond being forwarded."""
+    return (
+        name == _CONTENT_TYPE
+        or name in _SETTINGS
+        or (name.startswith(_FORWARD_PREFIX) and name != _FORWARD_PREFIX)
+        or is_callback_setting(name)
     )
 
 

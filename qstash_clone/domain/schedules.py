@@ -7,21 +7,25 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from typing import Final, assert_never
+from urllib.parse import unquote
 
 import msgspec
 
 from qstash_clone.domain.cron import Cron, parse_cron
-from qstash_clone.domain.destination import Destination, GroupDestination, LlmDestination, UrlDestination
+from qstash_clone.domain.deduplication import digest_of_schedule
+from qstash_clone.domain.destination import Destination, GroupDestination, UrlDestination
 from qstash_clone.domain.headers import PublishOptions
 from qstash_clone.domain.lanes import route_text
-from qstash_clone.domain.message import Extras, Message, NewMessage
-from qstash_clone.domain.planning import plan_lanes
+from qstash_clone.domain.message import Deduplication, Extras, Message, NewMessage
+from qstash_clone.domain.names import is_name
+from qstash_clone.domain.planning import plan_deduplication, plan_lanes
 from qstash_clone.domain.url_groups import UrlGroup
 from qstash_clone.domain.urls import origin_of
-from qstash_clone.errors import InvalidRequest, NotFound, NotSupportedYet
+from qstash_clone.errors import InvalidRequest, NotFound
 from qstash_clone.ids import MessageId, message_id_of
 
 _CRON: Final = "Upstash-Cron"
+_ACTIONS: Final = {b"pause": True, b"resume": False}
 
 
 class Schedule(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,6 +41,8 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True):
     """From the instant of a firing."""
     queue: str | None = None
     """Whose members the messages become."""
+    has_timeout: bool = False
+    """The time-out of the message is the publisher's; otherwise it is the default of the time of the creation."""
 
     @property
     def url_group(self) -> str | None:
@@ -45,8 +51,9 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def destination(self) -> str:
-        """As published: a URL or the name of a URL group."""
-        return self.url_group or self.message.url
+        """As published: a URL, the name of a URL group, or that of an API."""
+        api = None if self.message.extras is None else self.message.extras.api
+        return f"api/{api}" if api else self.url_group or self.message.url
 
     @property
     def limited_lanes(self) -> tuple[str, ...]:
@@ -72,6 +79,13 @@ class StoredSchedule(msgspec.Struct, frozen=True, kw_only=True):
     """Why it published nothing."""
 
 
+class StateChange(msgspec.Struct, frozen=True, kw_only=True):
+    """A schedule to be paused or resumed."""
+
+    schedule_id: str
+    is_paused: bool
+
+
 class Firing(msgspec.Struct, frozen=True, kw_only=True):
     """What is to become of a schedule that is due; applied only while it still has this revision and fire time."""
 
@@ -90,23 +104,41 @@ class Firing(msgspec.Struct, frozen=True, kw_only=True):
         return self.is_too_late or self.instant_ms != self.stored.next_fire_ms
 
 
+def parse_state_change(rest: bytes) -> StateChange | None:
+    """What the raw path of a POST says after its prefix, if it is exactly a name and `pause` or `resume`.
+
+    Anything else is a destination: `https://example.com/pause` is one, and a name never has a slash or a colon.
+    """
+    raw_name, _, action = rest.partition(b"/")
+    is_paused = _ACTIONS.get(action.lower())
+    name = unquote(raw_name)
+    if is_paused is None or not is_name(name):
+        return None
+    return StateChange(schedule_id=name, is_paused=is_paused)
+
+
 def plan_schedule(
     schedule_id: str,
-    destination: Destination,
+    destination: UrlDestination | GroupDestination,
     options: PublishOptions,
     body: bytes,
     caller_ip: str,
     *,
     group: UrlGroup | None = None,
+    queue: str | None = None,
+    api: str | None = None,
 ) -> Schedule:
     """The schedule that a publish with a cron expression asks for.
+
+    `queue` is that of an enqueue, which wins over that of the options. `api` is that of a destination that was named by
+    an API instead of a URL.
 
     `schedule_id` is for a publisher who names none. `group` is the URL group of that destination, None if there is
     none; it may be without endpoints, because those at the time of a firing count. Its default headers are part of
     `options` already: they act as if the publisher had sent them.
 
     Raises `InvalidRequest` for a missing cron expression or an absolute time, `NotFound` for a URL group that does not
-    exist, `NotSupportedYet` for the LLM upstream.
+    exist.
     """
     if options.cron is None:
         raise InvalidRequest(f"{_CRON}: missing, a schedule needs a cron expression")
@@ -121,8 +153,6 @@ def plan_schedule(
             if group is None:
                 raise NotFound(f"topic {destination.name} not found")
             url_group = destination.name
-        case LlmDestination():
-            raise NotSupportedYet("api/llm: not supported yet")
         case _:  # pragma: no cover
             assert_never(destination)
     chosen_id = options.schedule_id or schedule_id
@@ -145,12 +175,24 @@ def plan_schedule(
                 flow_control=options.flow_control,
                 url_group=url_group,
                 schedule_id=chosen_id,
+                api=api,
             ),
         ),
         body=body,
         delay_ms=options.delay_ms,
-        queue=options.queue,
+        queue=queue or options.queue,
+        has_timeout=options.has_timeout,
     )
+
+
+def plan_schedule_deduplication(
+    destination: Destination, options: PublishOptions, body: bytes, queue: str | None = None
+) -> Deduplication | None:
+    """What repeats of the creation of a schedule will be recognised by, if they are to be; its messages never are."""
+    deduplication = plan_deduplication(destination, options, body, queue)
+    if deduplication is None:
+        return None
+    return Deduplication(digest=digest_of_schedule(deduplication.digest), window_ms=deduplication.window_ms)
 
 
 def messages_of(

@@ -32,6 +32,7 @@ _encode_message = msgspec.msgpack.Encoder().encode
 _decode_message = msgspec.msgpack.Decoder(Message).decode
 _decode_attempt = msgspec.msgpack.Decoder(AttemptRecord).decode
 _decode_originals = msgspec.msgpack.Decoder(list[tuple[bytes, str]]).decode
+_decode_told = msgspec.msgpack.Decoder(list[tuple[bytes, str]] | str).decode
 _STATES = {ord(state.value): state for state in State}
 
 
@@ -51,12 +52,13 @@ def encode_deduplication(deduplication: Deduplication | None) -> bytes:
 
 
 def decode_deduplication(record: bytes) -> DeduplicationRecord:
-    """A deduplication record as publish.lua wrote it."""
+    """A deduplication record as the scripts wrote it."""
     end = _DEDUPLICATION_ID_BYTES + _WINDOW_BYTES
-    return DeduplicationRecord(
-        message_id=MessageId(record[:_DEDUPLICATION_ID_BYTES]),
-        expires_ms=_number(record[_DEDUPLICATION_ID_BYTES:end]),
-    )
+    expires_ms = _number(record[_DEDUPLICATION_ID_BYTES:end])
+    told = _decode_told(record[end:]) if len(record) > end else None
+    if isinstance(told, str):
+        return DeduplicationRecord(expires_ms=expires_ms, schedule_id=told)
+    return DeduplicationRecord(expires_ms=expires_ms, message_id=MessageId(record[:_DEDUPLICATION_ID_BYTES]))
 
 
 def encode_originals(messages: Sequence[NewMessage]) -> bytes:
@@ -69,6 +71,16 @@ def encode_originals(messages: Sequence[NewMessage]) -> bytes:
 def decode_originals(told: bytes) -> tuple[tuple[MessageId, str], ...]:
     """The inverse of `encode_originals`."""
     return tuple((MessageId(message_id), url) for message_id, url in _decode_originals(told)) if told else ()
+
+
+def encode_original_schedule(schedule_id: str) -> bytes:
+    """What repeats of the creation of a schedule are told."""
+    return _encode_message(schedule_id)
+
+
+def decode_original_schedule(told: bytes) -> str:
+    """The inverse of `encode_original_schedule`."""
+    return msgspec.msgpack.decode(told, type=str)
 
 
 def encode_limits(message: Message) -> bytes:

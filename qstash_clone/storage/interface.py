@@ -106,9 +106,11 @@ class Published(msgspec.Struct, frozen=True, kw_only=True):
 class DeduplicationRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Publishes that repeat this one are not stored until it expires."""
 
-    message_id: MessageId
     expires_ms: int
     """Unix time."""
+    message_id: MessageId | None = None
+    """Of the first message; None where it was a schedule that was created."""
+    schedule_id: str | None = None
 
 
 class LogPage(msgspec.Struct, frozen=True, kw_only=True):

@@ -122,8 +122,8 @@ class PartitionKeys:
         """hash: limits and counts of a queue or a flow-control key; scripts derive it.
 
         `p` parallelism, `r` rate, `w` its period in ms, `x` 1 paused, `n` messages that are not final, `b` id of the
-        last one that claim has put back at the head of a list, while it is there. Of a queue
-        `ct` and `ut` created and updated, `del` 1 deleted while it had messages, `dt` deleted: older members are
+        last one that claim has put back at the head of a list, while it is there. Of a queue `ct` and `ut` created and
+        updated, `mc` its newest member created, `del` 1 deleted while it had messages, `dt` deleted: older members are
         cancelled at their turn. Of a key `pp` and `pr` 1 pinned, `ws` and `wc` start and count of the rate window, `z`
         cancelled ids still in its list, `u` its score in `flows`.
         """

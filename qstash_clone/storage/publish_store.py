@@ -63,7 +63,7 @@ class RedisPublishStore:
     ) -> None:
         self._commands = commands
         self._runner = runner
-        self._reservations = Reservations(runner, keys)
+        self.reservations = Reservations(runner, keys)
         self._keys = keys
         self._ids = ids
         self._is_logged = is_logged
@@ -115,7 +115,7 @@ class RedisPublishStore:
         told = encode_originals(messages)
         if self._deciding(deduplication) == partition_of(first.id, len(self._keys)):
             return self._submit(messages, encode_deduplication(deduplication) + told)
-        return self._reservations.publish(
+        return self.reservations.publish(
             deduplication, first.id, told, lambda: self._submit(messages, b""), self._is_stored
         )
 

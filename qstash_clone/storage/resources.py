@@ -10,7 +10,7 @@ from typing import Protocol
 import msgspec
 
 from qstash_clone.domain.limited_lanes import FlowControlKey, Queue
-from qstash_clone.domain.message import State
+from qstash_clone.domain.message import Deduplication, State
 from qstash_clone.domain.schedules import Firing, Schedule, StoredSchedule
 from qstash_clone.domain.url_groups import UrlGroup
 from qstash_clone.domain.virtual_clock import ClockMove, VirtualClock
@@ -85,14 +85,26 @@ class UrlGroupStore(Protocol):
         ...
 
 
+class ScheduleCreation(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a request for a schedule."""
+
+    schedule_id: str
+    """Of the schedule stored, or of the one from the earlier request that this one repeats."""
+    is_duplicate: bool
+
+
 class ScheduleStore(Protocol):
     """Schedules; one lives in the partition of its id."""
+
+    async def create_schedule(self, schedule: Schedule, deduplication: Deduplication | None) -> ScheduleCreation:
+        """As `put_schedule`, unless this repeats an earlier creation with that digest, within its window."""
+        ...
 
     async def put_schedule(self, schedule: Schedule) -> StoredSchedule:
         """Create one, or replace the one with this id entirely: history and pause of the old one are gone.
 
         Raises `QuotaExceeded` for a new one where there are as many as there may be, and `InvalidRequest` if the lanes
-        of its messages live apart.
+        of its messages live apart or its cron expression has no future instant.
         """
         ...
 
@@ -152,7 +164,11 @@ class FiringStore(Protocol):
 
     async def fire(self, firings: Sequence[Firing]) -> list[FireResult | Exception]:
         """Publish the messages of schedules of one partition and set their next fire times, each in one step and only
-        if the schedule is still what its firing was planned for; a result for each."""
+        if the schedule is still what its firing was planned for; a result for each.
+
+        `StorageUnavailable` means that the partition was out of reach, `StorageFull` that Redis is; any other exception
+        is a trouble of that one firing.
+        """
         ...
 
     async def postpone(self, stored: StoredSchedule, delay_ms: int) -> None:

@@ -21,6 +21,7 @@ SCHEDULE_FORMAT: Final = 1
 MAX_ERROR_BYTES: Final = 1_000
 
 _HEAD: Final = struct.Struct(">BB6s6s6s3sH6s3sI")
+HEAD_BYTES: Final = _HEAD.size
 _PAUSED: Final = 1
 _ID_BYTES: Final = 12
 
@@ -32,30 +33,35 @@ class _Definition(msgspec.Struct, frozen=True, array_like=True):
     message: Message
     delay_ms: int = 0
     queue: str | None = None
+    has_timeout: bool = False
+    creation: bytes = b""
+    """The id of the reservation under which it was stored, if repeats of its creation are recognised."""
 
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Definition).decode
 
 
-def encode_definition(schedule: Schedule) -> bytes:
-    """The part of a record that never changes, but for the body."""
-    return _encode(_Definition(schedule.cron, schedule.message, schedule.delay_ms, schedule.queue))
+def encode_definition(schedule: Schedule, creation: bytes = b"") -> bytes:
+    """The part of a record that never changes, but for the body; `creation_of` tells what `creation` was."""
+    return _encode(
+        _Definition(schedule.cron, schedule.message, schedule.delay_ms, schedule.queue, schedule.has_timeout, creation)
+    )
 
 
 def decode_schedule(schedule_id: str, record: bytes) -> StoredSchedule:
     """A whole record. Raises `StorageError` for one that this release cannot read."""
-    if len(record) < _HEAD.size or record[0] != SCHEDULE_FORMAT:
-        raise StorageError(f"The schedule {schedule_id} has a format that this release cannot read.")
+    _check_format(schedule_id, record)
     _, flags, revision, next_fire, last_fire, ids_bytes, error_bytes, created, definition_bytes, body_bytes = (
         _HEAD.unpack_from(record)
     )
     body_at = _HEAD.size + _number(definition_bytes)
     ids_at = body_at + body_bytes
     error_at = ids_at + _number(ids_bytes)
+    definition = _decode_definition(schedule_id, record[_HEAD.size : body_at])
     try:
-        definition = _decode(record[_HEAD.size : body_at])
-    except msgspec.DecodeError as error:
+        error_text = record[error_at : error_at + error_bytes].decode()
+    except UnicodeDecodeError as error:
         raise StorageError(f"The schedule {schedule_id} cannot be read: {error}") from error
     return StoredSchedule(
         schedule=Schedule(
@@ -65,6 +71,7 @@ def decode_schedule(schedule_id: str, record: bytes) -> StoredSchedule:
             body=record[body_at:ids_at],
             delay_ms=definition.delay_ms,
             queue=definition.queue,
+            has_timeout=definition.has_timeout,
         ),
         created_ms=_number(created),
         revision=_number(revision),
@@ -72,8 +79,27 @@ def decode_schedule(schedule_id: str, record: bytes) -> StoredSchedule:
         next_fire_ms=_number(next_fire) or None,
         last_fire_ms=_number(last_fire) or None,
         last_message_ids=tuple(MessageId(record[at : at + _ID_BYTES]) for at in range(ids_at, error_at, _ID_BYTES)),
-        error=record[error_at : error_at + error_bytes].decode() if error_bytes else None,
+        error=error_text or None,
     )
+
+
+def creation_of(schedule_id: str, record: bytes) -> bytes:
+    """What `encode_definition` was given for it. Raises as `decode_schedule`."""
+    _check_format(schedule_id, record)
+    definition_bytes = _number(_HEAD.unpack_from(record)[8])
+    return _decode_definition(schedule_id, record[_HEAD.size : _HEAD.size + definition_bytes]).creation
+
+
+def _check_format(schedule_id: str, record: bytes) -> None:
+    if len(record) < _HEAD.size or record[0] != SCHEDULE_FORMAT:
+        raise StorageError(f"The schedule {schedule_id} has a format that this release cannot read.")
+
+
+def _decode_definition(schedule_id: str, encoded: bytes) -> _Definition:
+    try:
+        return _decode(encoded)
+    except msgspec.DecodeError as error:
+        raise StorageError(f"The schedule {schedule_id} cannot be read: {error}") from error
 
 
 def fence_of_schedule(record: bytes) -> tuple[int, int]:

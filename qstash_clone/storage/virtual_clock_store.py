@@ -56,7 +56,9 @@ class RedisVirtualClockStore:
         """The clock that is stored now, and whether this move has set it."""
         frozen_ms = -1 if clock.frozen_ms is None else clock.frozen_ms
         reply, is_repeated = await self._runner.run(
-            "move_clock", [keys.meta], [STORAGE_VERSION, revision, name, clock.offset_ms, frozen_ms]
+            "move_clock",
+            [keys.meta],
+            [STORAGE_VERSION, revision, name, clock.offset_ms, frozen_ms, int(keys is self._keys[0])],
         )
         _, real_ms, offset_ms, frozen_ms, _, winner = reply
         stored = VirtualClock(real_ms=real_ms, offset_ms=offset_ms, frozen_ms=None if frozen_ms < 0 else frozen_ms)

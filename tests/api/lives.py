@@ -1,11 +1,15 @@
 """Steps of messages' lives over the application and its store: publish, take, settle."""
 
+import random
 from typing import Any
 
 import httpx
 
+from qstash_clone.clock import SystemClock
 from qstash_clone.domain.message import AttemptRecord, Claim, Settlement, SettlementKind
 from qstash_clone.storage.store import Store
+from worker.health import Health
+from worker.scheduler import ScheduleLoop
 
 NOT_FOUND = AttemptRecord(
     status=404,
@@ -49,6 +53,21 @@ async def fail(store: Store, attempt: AttemptRecord = NOT_FOUND) -> None:
     """Everything that is due becomes a dead letter."""
     for claim in await claims(store):
         await settle(store, claim, SettlementKind.FAILED, attempt)
+
+
+async def fire(store: Store) -> int:
+    """Fire the schedules that are due, as a worker does; how many there were."""
+    clock = SystemClock()
+    loop = ScheduleLoop(
+        store=store.schedules,
+        url_groups=store.url_groups,
+        partition=0,
+        max_lateness_ms=None,
+        clock=clock,
+        health=Health(clock),
+        rng=random.Random(1),
+    )
+    return (await loop.step()).fired
 
 
 async def dead_letters(client: httpx.AsyncClient, query: str = "") -> list[dict[str, Any]]:

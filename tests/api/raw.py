@@ -45,8 +45,19 @@ class Connection:
         head = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         status_line, *lines = head.rstrip("\r\n").split("\r\n")
         headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
-        body = await self.reader.readexactly(int(headers.get("content-length", "0")))
+        if headers.get("transfer-encoding") == "chunked":
+            body = await self._receive_chunks()
+        else:
+            body = await self.reader.readexactly(int(headers.get("content-length", "0")))
         return Answer(status=int(status_line.split(" ")[1]), headers=headers, body=body)
+
+    async def _receive_chunks(self) -> bytes:
+        body = b""
+        while size := int(await self.reader.readline(), 16):
+            body += await self.reader.readexactly(size)
+            assert await self.reader.readline() == b"\r\n"
+        assert await self.reader.readline() == b"\r\n"
+        return body
 
     async def exchange(self, data: bytes) -> Answer:
         await self.send(data)

@@ -212,7 +212,7 @@ async def test_other_options_may_come_by_the_query(client: httpx.AsyncClient, st
         ({"Upstash-Delay": "1s"}, 400, "a retry begins at once"),
         ({"Upstash-Not-Before": "1"}, 400, "a retry begins at once"),
         ({"Upstash-Callback": "nowhere"}, 400, "invalid callback url"),
-        ({"Upstash-Cron": "* * * * *"}, 400, "not supported yet"),
+        ({"Upstash-Cron": "* * * * *"}, 400, "it cannot become a schedule"),
     ],
 )
 async def test_options_that_cannot_be_honoured_retry_nothing(

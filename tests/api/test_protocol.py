@@ -7,6 +7,7 @@ import pytest
 
 from qstash_clone.api.protocol import ApiProtocol
 from qstash_clone.settings import Settings
+from qstash_clone.storage import schedule_store
 from qstash_clone.storage.store import Store
 from tests.api.conftest import RunningServer
 from tests.api.raw import Answer, Connection
@@ -108,6 +109,40 @@ async def test_common_headers(server: RunningServer) -> None:
     assert answer.headers["server"] == "qstash-clone"
     assert answer.headers["date"].endswith(" GMT")
     assert answer.headers["content-type"] == "application/json"
+
+
+SCHEDULES = b"GET /v2/schedules HTTP/1.1\r\nHost: api\r\n" + AUTH + b"\r\n"
+
+
+@pytest.mark.parametrize("count", [0, 3])
+async def test_an_answer_of_unknown_length_leaves_the_connection_usable(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    monkeypatch.setattr(schedule_store, "READ_TOGETHER", 1)
+    create = publish(b"/v2/schedules/https://e.com/", headers=b"Upstash-Cron: 0 * * * *\r\n")
+    async with await server.connect() as connection:
+        ids = [(await connection.exchange(create)).json["scheduleId"] for _ in range(count)]
+        for _ in range(2):
+            answer = await connection.exchange(SCHEDULES)
+            assert answer.status == 200
+            assert "content-length" not in answer.headers
+            assert [each["scheduleId"] for each in answer.json] == ids
+
+
+async def test_the_head_of_an_answer_of_unknown_length_comes_alone(server: RunningServer) -> None:
+    async with await server.connect() as connection:
+        await connection.send(SCHEDULES.replace(b"GET", b"HEAD"))
+        assert (await connection.reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+        assert (await connection.exchange(publish())).status == 200
+
+
+async def test_an_answer_of_unknown_length_ends_with_the_connection_in_http_1_0(server: RunningServer) -> None:
+    async with await server.connect() as connection:
+        await connection.send(SCHEDULES.replace(b"HTTP/1.1", b"HTTP/1.0"))
+        head, _, body = (await connection.reader.read()).partition(b"\r\n\r\n")
+    assert b"connection: close" in head
+    assert b"transfer-encoding" not in head
+    assert body == b"[]"
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,7 @@ REFUSED: list[tuple[str, dict[str, str], int, str]] = [
     ("/v2/publish", {}, 400, "a non-empty destination must be provided"),
     ("/v2/publish/ftp://e.com", {}, 400, "invalid destination url: endpoint has invalid scheme, add http:// or https://"),
     ("/v2/publish/my-group", {}, 404, "topic my-group not found"),
-    ("/v2/publish/api/llm", {}, 400, "not supported yet"),
+    ("/v2/publish/api/llm", {}, 400, "api/llm: no LLM upstream is configured"),
     ("/v2/publish/https://e.com", {"Upstash-Delay": "5x"}, 400, 'Upstash-Delay: invalid duration "5x"'),
     ("/v2/publish/https://e.com", {"Upstash-Retries": "-1"}, 400, "Upstash-Retries"),
     ("/v2/publish/https://e.com", {"Upstash-Retries": "1001"}, 412, "Upstash-Retries"),
@@ -144,7 +144,7 @@ REFUSED: list[tuple[str, dict[str, str], int, str]] = [
     ("/v2/publish/https://e.com", {"Upstash-Failure-Callback": ""}, 400, "invalid failure callback url: "),
     ("/v2/publish/https://e.com", {"Upstash-Deduplication-Id": "a:b"}, 400, "Upstash-Deduplication-Id: "),
     ("/v2/publish/https://e.com", {"Upstash-Redact-Fields": "url"}, 400, "Upstash-Redact-Fields: "),
-    ("/v2/publish/https://e.com", {"Upstash-Cron": "* * * * *"}, 400, "not supported yet"),
+    ("/v2/publish/https://e.com", {"Upstash-Cron": "* * * *"}, 400, "Upstash-Cron: "),
     ("/v2/publish/https://e.com?upstash-delay=abc", {}, 400, "Upstash-Delay"),
 ]  # fmt: skip
 

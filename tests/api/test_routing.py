@@ -99,38 +99,6 @@ async def test_a_wrong_method_is_a_405_that_names_the_right_ones(
     assert allow in answer.json()["error"]
 
 
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [
-        ("POST", "/v2/enqueue/q/https://example.com"),
-        ("POST", "/v2/batch"),
-        ("POST", "/v2/Schedules/https://example.com/pause"),
-        ("GET", "/v2/schedules"),
-        ("GET", "/v2/schedules/scd_1"),
-        ("DELETE", "/v2/schedules/scd_1"),
-        ("PATCH", "/v2/schedules/scd_1/pause"),
-        ("POST", "/v2/schedules/scd_1/resume"),
-        ("GET", "/v2/topics"),
-        ("GET", "/v2/topics/t"),
-        ("PATCH", "/v2/topics/t"),
-        ("POST", "/v2/topics/t/endpoints"),
-        ("DELETE", "/v2/topics/t/endpoints"),
-        ("POST", "/v2/queues/"),
-        ("GET", "/v2/queues"),
-        ("DELETE", "/v2/queues/q"),
-        ("POST", "/v2/queues/q/pause"),
-        ("GET", "/v2/flowControl"),
-        ("GET", "/v2/flowControl/k"),
-        ("POST", "/v2/flowcontrol/k/resetRate"),
-        ("GET", "/v2/globalParallelism"),
-    ],
-)
-async def test_what_a_later_release_serves_says_so(client: httpx.AsyncClient, method: str, path: str) -> None:
-    answer = await client.request(method, path)
-    assert answer.status_code == 400
-    assert "not supported yet" in answer.json()["error"]
-
-
 @pytest.mark.parametrize("path", ["/v2/publish/https://example.com", "/v2/publish/", "/v2/keys", "/livez", "/nothing"])
 async def test_a_request_id_comes_back(client: httpx.AsyncClient, path: str) -> None:
     method = "POST" if "publish" in path else "GET"

@@ -6,9 +6,14 @@ from typing import Any, Self
 
 import redis.asyncio
 
+from qstash_clone.domain.lanes import flow_control_lane
+from qstash_clone.domain.lifecycle import LogEvent
 from qstash_clone.ids import MessageId, format_message_id
 from qstash_clone.settings import Settings
 from qstash_clone.storage.keys import CONSUMER_GROUP, PartitionKeys
+
+_NOTES_OF_LANES = frozenset({b"ring", b"parked", b"blocked", b"windows"})
+_ID_BYTES = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,13 +25,15 @@ class Remains:
     in_flight: int
     dead_letters: int
     lanes: int
-    """Waiting lines and sets of admitted messages."""
+    """Waiting lines, sets of admitted messages, and where lanes with waiting messages are noted."""
+    slots: int
+    """Sets of members that hold slots of a queue, of what is in flight under a key, and of callbacks not final yet."""
     records: int
     """Of messages that have not ended: a record that will not expire by itself."""
 
     @property
     def is_empty(self) -> bool:
-        return not (self.timers or self.ready or self.in_flight or self.lanes or self.records)
+        return not (self.timers or self.ready or self.in_flight or self.lanes or self.slots or self.records)
 
 
 class Inspector:
@@ -106,13 +113,36 @@ class Inspector:
             ready=await client.xlen(keys.ready),
             in_flight=(await client.xpending(keys.ready, CONSUMER_GROUP))["pending"],
             dead_letters=await client.xlen(keys.dlq),
-            lanes=sum(name.startswith((b"l:", b"a:")) or name in (b"ring", b"parked") for name in names),
+            lanes=sum(name.startswith((b"l:", b"r:", b"a:")) or name in _NOTES_OF_LANES for name in names),
+            slots=sum(name.startswith((b"s:", b"i:")) or _is_of_callbacks(name) for name in names),
             records=sum(lifetime_ms == -1 for lifetime_ms in lifetimes_ms),
         )
+
+    async def entries(self, event: LogEvent) -> list[tuple[int, str]]:
+        """When (unix ms, by Redis's clock) this happened to which message, by the log; oldest first."""
+        letter = event.value.encode()
+        found: list[tuple[bytes, dict[bytes, bytes]]] = await (await self._redis()).xrange(self._keys.log)
+        return [
+            (int(entry_id.split(b"-")[0]), format_message_id(MessageId(fields[b"e"][1 : 1 + _ID_BYTES])))
+            for entry_id, fields in found
+            if fields[b"e"].startswith(letter)
+        ]
+
+    async def rate_window(self, key: str) -> tuple[int, int] | None:
+        """When the rate window of a flow-control key began that was opened last (unix ms, by Redis's clock), and how
+        many attempts it has counted; None before the first."""
+        limits = self._keys.limits(flow_control_lane(key))
+        started_ms, counted = await (await self._redis()).hmget(limits, "ws", "wc")
+        return None if started_ms is None else (int(started_ms), int(counted))
 
     async def is_empty(self) -> bool:
         """Whether every message has ended and nothing of them stays for ever."""
         return (await self.remains()).is_empty
+
+
+def _is_of_callbacks(name: bytes) -> bool:
+    """`k` and the id of a member."""
+    return name.startswith(b"k") and len(name) == 1 + _ID_BYTES
 
 
 def _pid_in(consumer: str) -> int:

@@ -11,7 +11,17 @@ from qstash_clone.storage.keys import PartitionKeys
 from qstash_clone.storage.store import Store
 from tests.storage.conftest import AgeLeases, Look, MoveClock
 from tests.support.damage import damaged
-from tests.support.lanes import KEY, QUEUE, claimed, enqueue, new_report, put_queue, shown_key, shown_queue
+from tests.support.lanes import (
+    KEY,
+    QUEUE,
+    claimed,
+    enqueue,
+    new_report,
+    publish_keyed,
+    put_queue,
+    shown_key,
+    shown_queue,
+)
 from tests.support.messages import claim_all, claim_one, delivered, failed, reported, retry
 
 LANE = queue_lane(QUEUE)
@@ -263,3 +273,23 @@ async def test_members_after_a_deletion_are_due_by_a_clock_that_was_set_back(
     await move_clock(1000)
     await store.delivery.promote(0, 10)
     assert await claimed(store) == [delayed]
+
+
+async def test_no_member_moves_on_while_its_queue_is_being_deleted(store: Store, look: Look) -> None:
+    """What its key lets go on when the first is cancelled are not those behind it."""
+    await store.flow_controls.pin_flow_control(KEY, parallelism=1, rate=None, period_ms=1000)
+    ids = [await enqueue(store, key=KEY) for _ in range(3)]
+    other = await publish_keyed(store)
+    assert await store.queues.delete_queue(QUEUE)
+    assert {look().records[message_id].stored.state for message_id in ids} == {State.CANCELED}
+    assert await claimed(store) == [other]
+
+
+async def test_a_deletion_means_members_from_before_the_clock_was_set_back(
+    store: Store, move_clock: MoveClock, look: Look
+) -> None:
+    ids = [await enqueue(store), await enqueue(store, delay_ms=1000)]
+    await move_clock(-60_000)
+    assert await store.queues.delete_queue(QUEUE)
+    assert {look().records[message_id].stored.state for message_id in ids} == {State.CANCELED}
+    assert LANE not in look().limits

@@ -248,6 +248,29 @@ async def test_dead_letters_are_dated_by_the_clock_of_messages(store: Store, set
     assert await store.admin.get_dead_letter(letter) is None
 
 
+@pytest.mark.parametrize("partitions", [3])
+async def test_all_partitions_stand_still_at_one_time_however_long_the_calls_take(
+    store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = ScriptRunner.run
+
+    async def run_later(self: ScriptRunner, *args: Any) -> Any:
+        before = await store.commands.send("TIME")
+        await eventually(lambda: _is_later(store, before))
+        return await run(self, *args)
+
+    monkeypatch.setattr(ScriptRunner, "run", run_later)
+    frozen = await store.virtual_clock.move_clock(Freeze(True))
+    metas = [PartitionKeys(settings.key_namespace, number, 3).meta for number in range(3)]
+    assert [await store.commands.send("HGET", meta, "fz") for meta in metas] == [b"%d" % frozen.now_ms] * 3
+
+
+async def _is_later(store: Store, before: tuple[int, int]) -> bool:
+    """Whether two milliseconds have passed on Redis's clock."""
+    seconds, micros = await store.commands.send("TIME")
+    return (seconds - before[0]) * 1_000_000 + micros - before[1] > 2_000
+
+
 @pytest.mark.parametrize("partitions", [1, 3])
 async def test_while_the_clock_stands_still_everything_has_a_place_in_one_millisecond(
     store: Store, partitions: int

@@ -51,10 +51,11 @@ async def publish_keyed(
 
 
 def new_report(
-    store: Store, claim: Claim, queue: str = QUEUE, *, key: str | None = None, delay_ms: int = 0
+    store: Store, claim: Claim, queue: str | None = QUEUE, *, key: str | None = None, delay_ms: int = 0
 ) -> CallbackMessage:
-    """A callback of a member of a queue, ready to be stored by the settlement of this claim."""
-    route = Route(flow_control_key=key, host=HOST, slot=(queue, claim.id))
+    """A callback, of a member of a queue if one is given, ready to be stored by the settlement of this claim."""
+    slot = None if queue is None else (queue, claim.id)
+    route = Route(flow_control_key=key, host=HOST, slot=slot)
     callback = new_callback(store, partition=claim.partition, lane=route.text, delay_ms=delay_ms)
     if key is None:
         return callback

@@ -78,5 +78,16 @@ async def read_answer(reader: asyncio.StreamReader) -> Answer:
     head = (await reader.readuntil(b"\r\n\r\n"))[:-4].decode("latin-1")
     status_line, *lines = head.split("\r\n")
     headers = tuple((name.lower(), value.strip()) for name, _, value in (line.partition(":") for line in lines))
-    length = next((int(value) for name, value in headers if name == "content-length"), 0)
-    return Answer(status=int(status_line.split(" ")[1]), headers=headers, body=await reader.readexactly(length))
+    if ("transfer-encoding", "chunked") in headers:
+        body = await _read_chunks(reader)
+    else:
+        body = await reader.readexactly(next((int(value) for name, value in headers if name == "content-length"), 0))
+    return Answer(status=int(status_line.split(" ")[1]), headers=headers, body=body)
+
+
+async def _read_chunks(reader: asyncio.StreamReader) -> bytes:
+    body = b""
+    while size := int(await reader.readline(), 16):
+        body += (await reader.readexactly(size + 2))[:size]
+    await reader.readline()
+    return body

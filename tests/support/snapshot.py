@@ -1,6 +1,7 @@
 """A look behind the store: everything one key namespace holds, and what about it contradicts the design."""
 
 from collections import Counter
+from collections.abc import Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -263,14 +264,17 @@ def _log_entry(raw: bytes) -> LogEntry:
     return chr(raw[0]), raw[1:13], raw[13:]
 
 
-def find_problems(partition: Partition) -> list[str]:
-    """See `Inspector.problems`."""
+def find_problems(partition: Partition, forgotten: Set[bytes] = frozenset()) -> list[str]:
+    """See `Inspector.problems`.
+
+    `forgotten`: ids of messages in flight that a reset has made their flow-control key forget.
+    """
     return [
         *(f"{key!r} has no lifetime and no owner" for key in partition.unknown),
         *_lane_problems(partition),
-        *_limit_problems(partition),
+        *_limit_problems(partition, forgotten),
         *_schedule_problems(partition),
-        *_place_problems(partition),
+        *_place_problems(partition, forgotten),
         *_record_problems(partition),
         *_account_problems(partition),
     ]
@@ -291,7 +295,7 @@ def _lane_problems(partition: Partition) -> list[str]:
     return problems
 
 
-def _limit_problems(partition: Partition) -> list[str]:
+def _limit_problems(partition: Partition, forgotten: Set[bytes]) -> list[str]:
     """Counts, slots and flights of queues and flow-control keys, against the messages themselves."""
     problems: list[str] = []
     living: dict[str, set[bytes]] = {}
@@ -302,7 +306,7 @@ def _limit_problems(partition: Partition) -> list[str]:
         route = parse_route(record.stored.lane)
         for lane in route.limited_lanes:
             living.setdefault(lane, set()).add(message_id)
-            if lane.startswith("f:") and record.stored.state is State.ACTIVE:
+            if lane.startswith("f:") and record.stored.state is State.ACTIVE and message_id not in forgotten:
                 flying.setdefault(lane, set()).add(message_id)
         if route.slot is not None and message_id not in partition.callbacks.get(route.slot[1], ()):
             problems.append(f"the slot of {route.slot[1].hex()} does not wait for its callback {message_id.hex()}")
@@ -346,7 +350,7 @@ def _schedule_problems(partition: Partition) -> list[str]:
     return problems
 
 
-def _place_problems(partition: Partition) -> list[str]:
+def _place_problems(partition: Partition, forgotten: Set[bytes]) -> list[str]:
     """Places of lanes, against what is in the ready stream and alive."""
     problems: list[str] = []
     held: dict[str, set[bytes]] = {}
@@ -355,7 +359,8 @@ def _place_problems(partition: Partition) -> list[str]:
         if record is not None and not record.stored.state.is_final:
             route = parse_route(record.stored.lane)
             place = route.limited_lanes[-1] if route.limited_lanes else f"h:{route.host}"
-            held.setdefault(place, set()).add(record.stored.id)
+            if record.stored.id not in forgotten:
+                held.setdefault(place, set()).add(record.stored.id)
     for lane in held.keys() | partition.admitted.keys():
         admitted, ready = partition.admitted.get(lane, set()), held.get(lane, set())
         if admitted != ready:

@@ -63,6 +63,7 @@ def test_all_settings_together() -> None:
         headers=(("Content-Type", "application/json"), ("X-Api-Key", "secret")),
         max_retries=5,
         timeout_ms=90_000,
+        has_timeout=True,
         retry_delay_expression="pow(retried, 2) * 1000",
         delay_ms=5_400_000,
         not_before_ms=1_700_000_000_000,

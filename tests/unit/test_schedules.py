@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from qstash_clone.domain.cron import parse_cron
-from qstash_clone.domain.destination import Destination, GroupDestination, LlmDestination, parse_path_destination
+from qstash_clone.domain.destination import GroupDestination, UrlDestination
 from qstash_clone.domain.headers import PublishOptions
 from qstash_clone.domain.message import CallbackSpec, Extras, FlowControl, Message, Redaction
 from qstash_clone.domain.schedules import (
@@ -21,7 +21,8 @@ from qstash_clone.domain.schedules import (
     plan_schedule,
 )
 from qstash_clone.domain.url_groups import Endpoint, UrlGroup
-from qstash_clone.errors import InvalidRequest, NotFound, NotSupportedYet
+from qstash_clone.domain.urls import origin_of
+from qstash_clone.errors import InvalidRequest, NotFound
 from qstash_clone.ids import BUCKETS, MessageId, bucket_of
 
 MINUTE_MS, HOUR_MS = 60_000, 3_600_000
@@ -53,11 +54,11 @@ OPTIONS = PublishOptions(
 )
 
 
-def url_destination(url: str = URL) -> Destination:
-    return parse_path_destination(url.encode(), b"").destination
+def url_destination(url: str = URL) -> UrlDestination:
+    return UrlDestination(url, origin_of(url))
 
 
-def plan(destination: Destination, group: UrlGroup | None = None, **changes: Any) -> Schedule:
+def plan(destination: UrlDestination | GroupDestination, group: UrlGroup | None = None, **changes: Any) -> Schedule:
     options = msgspec.structs.replace(OPTIONS, **changes)
     return plan_schedule("scd_new", destination, options, b"body", "10.0.0.1", group=group)
 
@@ -123,12 +124,21 @@ def test_its_lanes_are_those_of_its_messages_and_their_callbacks() -> None:
         (url_destination(), {"cron": None}, InvalidRequest, "Upstash-Cron: missing"),
         (url_destination(), {"not_before_ms": 1}, InvalidRequest, "Upstash-Not-Before: not possible together"),
         (GroupDestination(name="none"), {}, NotFound, "topic none not found"),
-        (LlmDestination(), {}, NotSupportedYet, "api/llm: not supported yet"),
     ],
 )
-def test_what_is_refused(destination: Destination, changes: dict[str, Any], error: type[Exception], text: str) -> None:
+def test_what_is_refused(
+    destination: UrlDestination | GroupDestination, changes: dict[str, Any], error: type[Exception], text: str
+) -> None:
     with pytest.raises(error, match=text):
         plan(destination, **changes)
+
+
+def test_a_schedule_for_an_api_shows_its_name_and_calls_its_url() -> None:
+    schedule = plan_schedule("scd_new", url_destination(), OPTIONS, b"body", "10.0.0.1", api="llm")
+    assert (schedule.destination, schedule.message.url) == ("api/llm", URL)
+    [message] = messages_of(schedule, None, NOON_MS, [MessageId(bytes(12))])
+    assert message.message.extras is not None
+    assert message.message.extras.api == "llm"
 
 
 # Messages and their ids

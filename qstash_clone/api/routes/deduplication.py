@@ -8,7 +8,7 @@ from starlette.responses import Response
 from qstash_clone.api.hot_path import Stores
 from qstash_clone.api.requests import decode_segment
 from qstash_clone.api.responses import JsonResponse, deduplication_fields
-from qstash_clone.domain.deduplication import digest_of_id
+from qstash_clone.domain.deduplication import digest_of_id, digest_of_schedule
 from qstash_clone.domain.quoting import quoted
 from qstash_clone.errors import NotFound
 
@@ -20,15 +20,24 @@ class DeduplicationRoutes:
         self._stores = stores
 
     async def get(self, request: Request) -> Response:
-        """The message that repeats are answered with, and until when."""
+        """The message that repeats are answered with, or else the schedule, and until when."""
         deduplication_id = _id(request)
-        record = await self._stores.admin.get_deduplication(digest_of_id(deduplication_id))
+        of_messages, of_schedules = _digests(deduplication_id)
+        record = await self._stores.admin.get_deduplication(of_messages)
+        if record is None:
+            record = await self._stores.admin.get_deduplication(of_schedules)
         return JsonResponse(deduplication_fields(deduplication_id, record)) if record is not None else _unknown(request)
 
     async def clear(self, request: Request) -> Response:
-        """Let the next publish with this id be stored."""
-        cleared = await self._stores.admin.clear_deduplication(digest_of_id(_id(request)))
-        return JsonResponse({}) if cleared else _unknown(request)
+        """Let the next publish with this id be stored, and the next schedule."""
+        cleared = [await self._stores.admin.clear_deduplication(digest) for digest in _digests(_id(request))]
+        return JsonResponse({}) if any(cleared) else _unknown(request)
+
+
+def _digests(deduplication_id: str) -> tuple[bytes, bytes]:
+    """Of the messages with this id, and of the schedules."""
+    digest = digest_of_id(deduplication_id)
+    return digest, digest_of_schedule(digest)
 
 
 def _id(request: Request) -> str:

@@ -48,7 +48,7 @@ local function cancel(id)
     return 'already_canceled'
   end
   local route = parse_route(head.lane)
-  look_at_place(partition, route)
+  look_at_place(partition, route, id)
   if head.state == ACTIVE then
     if head.flags == CANCEL_REQUESTED then
       return 'already_requested'

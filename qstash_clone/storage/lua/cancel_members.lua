@@ -55,7 +55,7 @@ local function cancel(id)
   if head.state ~= DELAYED and head.state ~= QUEUED then
     return
   end
-  look_at_route(partition, route)
+  look_at_place(partition, route, id)
   -- A write that Redis allows when it is full; after it the others are allowed too.
   redis.call('PERSIST', key)
   log_event(partition, log, 'Q', id)
@@ -76,10 +76,9 @@ for at = first, #ARGV do
   end
 end
 count_finished(partition, meta)
+-- Not before the last call: it would be the next members of the queue that go on.
 if turns > 0 then
   admit(partition, turns)
-else
-  admit_reopened(partition)
 end
 local members = tonumber(redis.call('HGET', limits_key(partition, lane), 'n')) or 0
 return {'ok', cancelled, in_flight, members, unpack(faults)}
