@@ -482,14 +482,6 @@ _QUEUES = (
     ),
     _script(
         "include/members",
-        "a slot of a lowered parallelism goes on",
-        "redis.call('SCARD', partition.prefix .. 's:' .. queue) < limits.parallelism then",
-        "true then",
-        "slots",
-        "queues",
-    ),
-    _script(
-        "include/members",
         "callbacks do not keep the slot",
         "if redis.call('EXISTS', callbacks_key(partition, id)) == 0 then",
         "if true then",

@@ -183,6 +183,19 @@ async def test_a_window_that_opens_behind_a_full_line_wakes_it_when_it_ends(stor
     assert await claimed(store) == ids[1:]
 
 
+async def test_a_line_that_a_reset_lets_go_on_wakes_at_the_end_of_the_new_window(store: Store, look: Look) -> None:
+    await freeze(store, 1_800_000_000_000)
+    ids = [await publish_keyed(store, rate=1, period_s=10) for _ in range(3)]
+    assert await settle_all(store) == ids[:1]
+    await freeze(store, 1_800_000_005_000)
+    await store.flow_controls.reset_flow_control(KEY, parallelism=False)
+    assert await settle_all(store) == ids[1:2]
+    assert look().windows == {LANE: 1_800_000_015_000}
+    await freeze(store, 1_800_000_015_000)
+    await store.delivery.promote(0, 10)
+    assert await settle_all(store) == ids[2:]
+
+
 async def test_a_clock_that_is_set_back_begins_a_new_window(store: Store, move_clock: MoveClock) -> None:
     ids = [await publish_keyed(store, rate=1, period_s=60) for _ in range(2)]
     assert await settle_all(store) == ids[:1]

@@ -310,6 +310,7 @@ async def test_a_retry_that_is_due_without_capacity_goes_before_the_line(
     await move_clock(1000)
     await store.delivery.promote(0, 10)
     assert look().returning == {LANE: [first]}
+    assert look().ring == [LANE], "the full slots hold up only those who have none"
     await store.delivery.heartbeat("w1", 100)
     claim = await claim_one(store)
     assert claim.id == first
@@ -334,3 +335,11 @@ async def test_only_what_waits_for_its_key_is_counted_off_when_it_is_cancelled(
     assert (await shown_key(store)).waiting == 1
     await store.admin.cancel(other)
     assert (await shown_key(store)).waiting == 0
+
+
+async def test_a_member_with_a_key_does_not_overtake_one_that_waits_for_capacity(store: Store, look: Look) -> None:
+    await store.delivery.heartbeat("w1", 0)
+    first, second = await enqueue(store), await enqueue(store, key=KEY)
+    assert look().lanes == {LANE: [first, second]}
+    await store.delivery.heartbeat("w1", 100)
+    assert await claimed(store) == [first]
