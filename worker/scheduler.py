@@ -26,8 +26,30 @@ UNPLANNED_AGAIN_MS = 60_000
 class FireReport(msgspec.Struct, frozen=True, kw_only=True):
     fired: int
     """Schedules that this worker moved on to their next instant."""
+    held: int
+    """Schedules that wait until Redis has room for their messages."""
     sleep_ms: float
     """Until the next instant."""
+
+
+class _Groups:
+    """The URL groups that one pass needs, each read once; after one that was out of reach, none."""
+
+    def __init__(self, store: UrlGroupStore) -> None:
+        self._store = store
+        self._found: dict[str, UrlGroup | None] = {}
+        self._failure: StorageUnavailable | None = None
+
+    async def get(self, name: str) -> UrlGroup | None:
+        if name not in self._found:
+            if self._failure is not None:
+                raise self._failure
+            try:
+                self._found[name] = await self._store.get_url_group(name)
+            except StorageUnavailable as error:
+                self._failure = error
+                raise
+        return self._found[name]
 
 
 class ScheduleLoop(Loop[FireReport]):
@@ -53,6 +75,7 @@ class ScheduleLoop(Loop[FireReport]):
         self._partition = partition
         self._max_lateness_ms = max_lateness_ms
         self._rng = rng
+        self._is_held = False
 
     async def step(self) -> FireReport:
         """Fire one batch."""
@@ -60,8 +83,10 @@ class ScheduleLoop(Loop[FireReport]):
         for fault in due.faults:
             telemetry.schedule_unreadable(fault)
         firings = await self._plan(due.schedules, due.now_ms)
-        fired = await self._fire(firings, due.now_ms) if firings else 0
-        if due.next_fire_ms is None or (due.is_frozen and due.next_fire_ms > due.now_ms):
+        fired, held = await self._fire(firings, due.now_ms) if firings else (0, 0)
+        if held:
+            sleep_ms = AGAIN_MS
+        elif due.next_fire_ms is None or (due.is_frozen and due.next_fire_ms > due.now_ms):
             # Whoever moves a clock that stands still rings the doorbell.
             sleep_ms = LONGEST_SLEEP_MS
         elif due.schedules or due.faults or due.next_fire_ms <= due.now_ms:
@@ -69,25 +94,23 @@ class ScheduleLoop(Loop[FireReport]):
             sleep_ms = 0
         else:
             sleep_ms = min(max(due.next_fire_ms - due.now_ms, SHORTEST_SLEEP_MS), LONGEST_SLEEP_MS)
-        return FireReport(fired=fired, sleep_ms=sleep_ms)
+        return FireReport(fired=fired, held=held, sleep_ms=sleep_ms)
 
     async def _plan(self, schedules: list[StoredSchedule], now_ms: int) -> list[Firing]:
-        groups: dict[str, UrlGroup | None] = {}
+        groups = _Groups(self._url_groups)
         firings: list[Firing] = []
         for stored in schedules:
             name = stored.schedule.url_group
             try:
-                if name is not None and name not in groups:
-                    groups[name] = await self._url_groups.get_url_group(name)
                 firing = plan_firing(
                     stored,
-                    None if name is None else groups[name],
+                    None if name is None else await groups.get(name),
                     now_ms=now_ms,
                     max_lateness_ms=self._max_lateness_ms,
                     new_ids=self._store.new_firing_ids,
                 )
-            except StorageUnavailable:
-                raise
+            except StorageError as error:
+                await self._put_off(stored, error, AGAIN_MS)
             except Exception as error:
                 # Whatever one schedule does to its planner, the others are fired.
                 await self._put_off(stored, error, UNPLANNED_AGAIN_MS)
@@ -95,26 +118,40 @@ class ScheduleLoop(Loop[FireReport]):
                 firings.append(firing)
         return firings
 
-    async def _fire(self, firings: list[Firing], now_ms: int) -> int:
-        fired, failure = 0, None
+    async def _fire(self, firings: list[Firing], now_ms: int) -> tuple[int, int]:
+        """How many were fired, and how many wait because Redis is full."""
+        fired, held = 0, 0
+        failure: StorageUnavailable | None = None
         for firing, result in zip(firings, await self._store.fire(firings), strict=True):
-            if result is FireResult.FIRED:
-                fired += 1
-                telemetry.schedule_fired(firing, now_ms)
-            elif isinstance(result, StorageUnavailable | StorageFull):
-                # Nothing is wrong with the schedule: its instant waits until Redis takes it.
-                failure = result
-            elif isinstance(result, StorageError):
-                await self._put_off(firing.stored, result, AGAIN_MS)
-            elif isinstance(result, Exception):
-                raise result
+            match result:
+                case FireResult.FIRED:
+                    fired += 1
+                    telemetry.schedule_fired(firing, now_ms)
+                case FireResult.STALE:
+                    pass
+                case StorageUnavailable():
+                    failure = result
+                case StorageFull():
+                    # Nothing is wrong with the schedule, nor with the store as long as messages leave it.
+                    held += 1
+                case StorageError():
+                    await self._put_off(firing.stored, result, AGAIN_MS)
+                case _:
+                    await self._put_off(firing.stored, result, UNPLANNED_AGAIN_MS)
+        self._tell_held(held)
         if failure is not None:
             raise failure
-        return fired
+        return fired, held
+
+    def _tell_held(self, held: int) -> None:
+        if held and not self._is_held:
+            telemetry.schedules_held(held)
+        self._is_held = held > 0
 
     async def _put_off(self, stored: StoredSchedule, error: Exception, delay_ms: int) -> None:
-        telemetry.schedule_stuck(stored, error)
+        # If this fails, it was not the schedule's fault.
         await self._store.postpone(stored, delay_ms)
+        telemetry.schedule_stuck(stored, error)
 
     def rest_ms(self, report: FireReport | None) -> float:
         return report.sleep_ms if report is not None else LONGEST_SLEEP_MS

@@ -24,6 +24,7 @@ from qstash_clone.observability import (
     SCHEDULE_STUCK,
     SCHEDULES_FAILED,
     SCHEDULES_FIRED,
+    SCHEDULES_HELD,
     SCHEDULES_MISSED,
     TIMERS_PROMOTED,
     describe,
@@ -151,6 +152,11 @@ def schedule_stuck(stored: StoredSchedule, error: Exception) -> None:
 def schedule_unreadable(fault: str) -> None:
     """A due schedule could not be read; it will be tried again."""
     emit(SCHEDULE_STUCK, level=logging.ERROR, error=fault)
+
+
+def schedules_held(count: int) -> None:
+    """Redis is full: due schedules wait until it has room. Said once, not at every try."""
+    emit(SCHEDULES_HELD, level=logging.ERROR, count=count)
 
 
 def host_of(url: str) -> str:

@@ -104,7 +104,7 @@ class ScheduleStore(Protocol):
         """Create one, or replace the one with this id entirely: history and pause of the old one are gone.
 
         Raises `QuotaExceeded` for a new one where there are as many as there may be, and `InvalidRequest` if the lanes
-        of its messages live apart.
+        of its messages live apart or its cron expression has no future instant.
         """
         ...
 
@@ -164,7 +164,11 @@ class FiringStore(Protocol):
 
     async def fire(self, firings: Sequence[Firing]) -> list[FireResult | Exception]:
         """Publish the messages of schedules of one partition and set their next fire times, each in one step and only
-        if the schedule is still what its firing was planned for; a result for each."""
+        if the schedule is still what its firing was planned for; a result for each.
+
+        `StorageUnavailable` means that the partition was out of reach, `StorageFull` that Redis is; any other exception
+        is a trouble of that one firing.
+        """
         ...
 
     async def postpone(self, stored: StoredSchedule, delay_ms: int) -> None:

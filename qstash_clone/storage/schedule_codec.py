@@ -21,6 +21,7 @@ SCHEDULE_FORMAT: Final = 1
 MAX_ERROR_BYTES: Final = 1_000
 
 _HEAD: Final = struct.Struct(">BB6s6s6s3sH6s3sI")
+HEAD_BYTES: Final = _HEAD.size
 _PAUSED: Final = 1
 _ID_BYTES: Final = 12
 
@@ -58,6 +59,10 @@ def decode_schedule(schedule_id: str, record: bytes) -> StoredSchedule:
     ids_at = body_at + body_bytes
     error_at = ids_at + _number(ids_bytes)
     definition = _decode_definition(schedule_id, record[_HEAD.size : body_at])
+    try:
+        error_text = record[error_at : error_at + error_bytes].decode()
+    except UnicodeDecodeError as error:
+        raise StorageError(f"The schedule {schedule_id} cannot be read: {error}") from error
     return StoredSchedule(
         schedule=Schedule(
             id=schedule_id,
@@ -74,7 +79,7 @@ def decode_schedule(schedule_id: str, record: bytes) -> StoredSchedule:
         next_fire_ms=_number(next_fire) or None,
         last_fire_ms=_number(last_fire) or None,
         last_message_ids=tuple(MessageId(record[at : at + _ID_BYTES]) for at in range(ids_at, error_at, _ID_BYTES)),
-        error=record[error_at : error_at + error_bytes].decode() if error_bytes else None,
+        error=error_text or None,
     )
 
 

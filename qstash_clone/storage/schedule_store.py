@@ -4,12 +4,14 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from hashlib import sha256
+from itertools import chain
 from typing import Any, Final
 
-from qstash_clone.domain.message import Deduplication, NewMessage, State
+from qstash_clone.domain.cron import Cron
+from qstash_clone.domain.message import Deduplication, State
 from qstash_clone.domain.quoting import quoted
 from qstash_clone.domain.schedules import Firing, Schedule, StoredSchedule, firing_ids, parsed_cron
-from qstash_clone.errors import QuotaExceeded, StorageError, StorageUnavailable
+from qstash_clone.errors import InvalidRequest, QuotaExceeded, StorageError, StorageFull, StorageUnavailable
 from qstash_clone.ids import MessageId
 from qstash_clone.storage.access import StoreAccess
 from qstash_clone.storage.codec import STORAGE_VERSION, decode_original_schedule, encode_original_schedule
@@ -19,6 +21,7 @@ from qstash_clone.storage.partitions import buckets_of, lane_partition, partitio
 from qstash_clone.storage.publish_store import RedisPublishStore, member_error
 from qstash_clone.storage.resources import DueSchedules, FireResult, ScheduleCreation
 from qstash_clone.storage.schedule_codec import (
+    HEAD_BYTES,
     creation_of,
     decode_schedule,
     encode_definition,
@@ -80,15 +83,15 @@ class RedisScheduleStore:
             # Refuses lanes that live apart.
             self._publishing.new_message_id(lanes=schedule.limited_lanes)
         keys = self._keys_of(schedule.id)
-        most = self._max_schedules - await self._count_elsewhere(keys)
+        most = max(0, self._max_schedules - await self._count_elsewhere(keys))
         definition = encode_definition(schedule, creation)
         cron = parsed_cron(schedule.cron)
-        next_ms: int | None = None
+        next_ms = 0
 
         async def put(counted_from_ms: int) -> list[Any]:
             nonlocal next_ms
-            next_ms = cron.next_after(counted_from_ms)
-            args: list[Argument] = [STORAGE_VERSION, schedule.id, most, counted_from_ms, next_ms or 0, definition]
+            next_ms = _first_after(cron, counted_from_ms)
+            args: list[Argument] = [STORAGE_VERSION, schedule.id, most, counted_from_ms, next_ms, definition]
             reply, _ = await self._access.runner.run(
                 "put_schedule", _change_keys(keys, schedule.id), [*args, schedule.body]
             )
@@ -101,6 +104,7 @@ class RedisScheduleStore:
         return StoredSchedule(schedule=schedule, created_ms=created_ms, revision=revision, next_fire_ms=next_ms)
 
     async def _count_elsewhere(self, own: PartitionKeys) -> int:
+        """As of a moment ago: schedules that are created at once in different partitions may be a few too many."""
         others = [keys.catalogue for keys in self._access.keys if keys is not own]
         return sum(await self._access.commands.ask_all([("ZCARD", key) for key in others])) if others else 0
 
@@ -221,26 +225,57 @@ class RedisScheduleStore:
         return lane_partition(lanes[0], self._access.partitions) if lanes else self._partition_of(schedule.id)
 
     async def fire(self, firings: Sequence[Firing]) -> list[FireResult | Exception]:
-        results: list[FireResult | Exception | None] = list(
-            await asyncio.gather(*map(self._publish_elsewhere, firings))
-        )
-        waiting = [at for at, result in enumerate(results) if result is None]
+        results: dict[int, FireResult | Exception] = {}
+        await self._publish_elsewhere(firings, results)
+        arguments: dict[int, list[Argument]] = {}
+        for at, firing in enumerate(firings):
+            if at not in results:
+                try:
+                    arguments[at] = encode_firing(firing, firing.messages if self._is_together(firing) else ())
+                except ValueError as error:
+                    results[at] = error
+        waiting = list(arguments)
         while waiting:
             taken = _fitting([_weight(firings[at]) for at in waiting])
             together, waiting = waiting[:taken], waiting[taken:]
-            fired = await self._fire_together([firings[at] for at in together])
-            for at, result in zip(together, fired, strict=True):
-                results[at] = result
-        return [result for result in results if result is not None]
+            keys = self._keys_of(firings[together[0]].stored.schedule.id)
+            try:
+                fired = await self._fire_together(keys, [arguments[at] for at in together])
+            except (StorageUnavailable, StorageFull) as error:
+                # What was fired before has to be told all the same.
+                fired = [error] * taken
+            results |= zip(together, fired, strict=True)
+        return [results[at] for at in range(len(firings))]
 
-    async def _publish_elsewhere(self, firing: Firing) -> Exception | None:
-        """Store the messages first if they belong to another partition than their schedule: repeating this stores
-        nothing twice, because their ids are derived. Returns what went wrong."""
-        if not firing.messages or self._is_together(firing):
-            return None
+    async def _publish_elsewhere(self, firings: Sequence[Firing], results: dict[int, FireResult | Exception]) -> None:
+        """Store the messages that belong to another partition than their schedule, before the schedule moves on: the
+        other way round an instant could be lost. Repeating it stores nothing twice, because ids are derived.
+
+        No script can look at both partitions. So the schedules are looked at right before: whoever was held up since
+        it planned a firing would publish what may have been fired, delivered and forgotten meanwhile.
+        """
+        apart = {at: firing for at, firing in enumerate(firings) if firing.messages and not self._is_together(firing)}
+        if not apart:
+            return
+        heads = await self._access.commands.ask_all(
+            [("GETRANGE", self._record(firing.stored.schedule.id), 0, HEAD_BYTES - 1) for firing in apart.values()]
+        )
+        current = {
+            at: firing for (at, firing), head in zip(apart.items(), heads, strict=True) if _applies(firing, head)
+        }
+        results |= dict.fromkeys(apart.keys() - current.keys(), FireResult.STALE)
+        problems = await asyncio.gather(*map(self._problem_of_publishing, current.values()))
+        results |= {at: problem for at, problem in zip(current, problems, strict=True) if problem is not None}
+
+    async def _problem_of_publishing(self, firing: Firing) -> Exception | None:
+        """What one firing meets in the other partition is no reason to hold up those of this one."""
         try:
             await self._publishing.fan_out(firing.messages)
+        except StorageFull as error:
+            return error
         except StorageError as error:
+            return StorageError(f"Its messages belong to another partition than the schedule: {error}")
+        except ValueError as error:
             return error
         return None
 
@@ -248,12 +283,10 @@ class RedisScheduleStore:
         schedule = firing.stored.schedule
         return self._partition_of_messages(schedule) == self._partition_of(schedule.id)
 
-    async def _fire_together(self, firings: Sequence[Firing]) -> list[FireResult | Exception]:
-        keys = self._keys_of(firings[0].stored.schedule.id)
-        args: list[Argument] = [STORAGE_VERSION, int(self._access.is_logged)]
-        for firing in firings:
-            stored_here: Sequence[NewMessage] = firing.messages if self._is_together(firing) else ()
-            args += encode_firing(firing, stored_here)
+    async def _fire_together(
+        self, keys: PartitionKeys, arguments: Sequence[list[Argument]]
+    ) -> list[FireResult | Exception]:
+        args: list[Argument] = [STORAGE_VERSION, int(self._access.is_logged), *chain.from_iterable(arguments)]
         reply, is_repeated = await self._access.runner.run("fire_schedule", [keys.meta, keys.log, keys.schedules], args)
         return [_result(word, is_repeated=is_repeated) for word in reply[1:]]
 
@@ -287,6 +320,14 @@ async def _in_time(change: Callable[[int], Awaitable[list[Any]]]) -> list[Any]:
     raise StorageUnavailable("Redis's clock jumps again and again.")
 
 
+def _first_after(cron: Cron, unix_ms: int) -> int:
+    """Raises `InvalidRequest` for an expression whose every instant is left out by changes of clocks."""
+    next_ms = cron.next_after(unix_ms)
+    if next_ms is None:
+        raise InvalidRequest(f"Upstash-Cron: {quoted(cron.expression)} has no instant in the next fifty years")
+    return next_ms
+
+
 def _fitting(sizes: Sequence[int]) -> int:
     """How many of the first go together: at least one, at most `MAX_BYTES`."""
     total_bytes = 0
@@ -314,7 +355,15 @@ def _weight(firing: Firing) -> int:
     return sum(len(message.body) + 500 for message in firing.messages)
 
 
+def _applies(firing: Firing, head: bytes) -> bool:
+    """Whether the schedule is still what the firing was planned for; `head` is empty for one that is gone."""
+    return bool(head) and fence_of_schedule(head) == (firing.stored.revision, firing.stored.next_fire_ms)
+
+
 def _result(word: bytes, *, is_repeated: bool) -> FireResult | Exception:
     if word == b"fired" or (word == b"already" and is_repeated):
         return FireResult.FIRED
-    return member_error(word) if word.startswith(b"error ") else FireResult.STALE
+    if not word.startswith(b"error "):
+        return FireResult.STALE
+    error = member_error(word)
+    return error if isinstance(error, StorageFull) else StorageError(str(error))

@@ -202,7 +202,7 @@ async def test_what_is_no_array_stores_nothing(
         ({"destination": URL, "headers": {"Upstash-Retries": 3}}, "the item is malformed"),
         ({"destination": URL, "headers": ["Upstash-Retries"]}, "the item is malformed"),
         ({"destination": "example.com/x"}, "endpoint has invalid scheme"),
-        ({"destination": "api/llm"}, "api/llm: not supported yet"),
+        ({"destination": "api/llm"}, "api/llm: no LLM upstream is configured"),
         ({"destination": URL, "queue": "a b"}, "queue: invalid name"),
         ({"destination": URL, "headers": {"Upstash-Retries": "x"}}, "Upstash-Retries: invalid number"),
         ({"destination": URL, "headers": {"Upstash-Retries": "1001"}}, "Upstash-Retries"),

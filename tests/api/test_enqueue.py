@@ -99,7 +99,7 @@ async def test_queue_and_destination_are_taken_from_the_raw_path(
         (URL, {}, 400, "queue: invalid name"),
         ("orders/ftp://e.com", {}, 400, "invalid destination url: endpoint has invalid scheme"),
         ("orders/my-group", {}, 404, "topic my-group not found"),
-        ("orders/api/llm", {}, 400, "api/llm: not supported yet"),
+        ("orders/api/llm", {}, 400, "api/llm: no LLM upstream is configured"),
         (f"orders/{URL}", {"Upstash-Delay": "5x"}, 400, "Upstash-Delay"),
         (f"orders/{URL}", {"Upstash-Retries": "1001"}, 412, "Upstash-Retries"),
         (f"orders/{URL}", {"Upstash-Not-Before": "99999999999"}, 412, "Upstash-Not-Before"),

@@ -1,4 +1,4 @@
-"""The official Python SDK, synchronous and asynchronous: queues, batches and flow control."""
+"""The official Python SDK, synchronous and asynchronous: queues, batches, flow control, URL groups and schedules."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -9,6 +9,7 @@ from qstash import AsyncQStash, QStash
 from qstash.errors import QStashError
 from qstash.log import LogState
 from qstash.message import BatchResponse, EnqueueResponse, FlowControlProperties
+from qstash.url_group import Endpoint
 
 from tests.e2e.conftest import connected
 from tests.support.eventually import eventually
@@ -184,3 +185,106 @@ async def test_flow_control(qstash: AsyncQStash, receiver: Receiver, gates: Gate
     gates.open_all()
     with pytest.raises(QStashError, match="not found"):
         await qstash.flow_control.get("no-such-key")
+
+
+async def test_url_groups(qstash: AsyncQStash, receiver: Receiver, signed: Signed) -> None:
+    name = f"python-{receiver.port}"
+    await qstash.url_group.delete(name)
+    await qstash.url_group.upsert_endpoints(
+        name, [{"url": f"{receiver.url}/one"}, {"url": f"{receiver.url}/two", "name": "the second"}]
+    )
+    group = await qstash.url_group.get(name)
+    assert group.endpoints == [
+        Endpoint(url=f"{receiver.url}/one", name=None),
+        Endpoint(url=f"{receiver.url}/two", name="the second"),
+    ]
+    assert 0 < group.created_at <= group.updated_at
+    assert group in await qstash.url_group.list()
+
+    results = await qstash.message.publish_json(url_group=name, body={"n": 1}, deduplication_id=name)
+    assert isinstance(results, list)
+    assert [result.url for result in results] == [endpoint.url for endpoint in group.endpoints]
+    for request in await receiver.wait_for(2):
+        signed(request)
+    ids = {request.header("Upstash-Message-Id") for request in receiver.requests}
+    assert ids == {result.message_id for result in results}
+    again = await qstash.message.publish_json(url_group=name, body={"n": 1}, deduplication_id=name)
+    assert isinstance(again, list)
+    assert [(each.message_id, each.url, each.deduplicated) for each in again] == [
+        (result.message_id, result.url, True) for result in results
+    ]
+    message = await qstash.message.get(results[1].message_id)
+    assert (message.url_group, message.endpoint) == (name, "the second")
+
+    enqueued = await qstash.message.enqueue(queue=name, url_group=name)
+    [batched, single] = await qstash.message.batch([{"url_group": name}, {"url": f"{receiver.url}/three"}])
+    assert isinstance(enqueued, list)
+    assert isinstance(batched, list)
+    assert [each.url for each in enqueued] == [each.url for each in batched]
+    await receiver.wait_for(7)
+    await delivered(qstash, one(single).message_id)
+    await qstash.queue.delete(name)
+
+    await qstash.url_group.remove_endpoints(name, [{"name": "the second"}])
+    assert [endpoint.url for endpoint in (await qstash.url_group.get(name)).endpoints] == [f"{receiver.url}/one"]
+    await qstash.url_group.remove_endpoints(name, [{"url": f"{receiver.url}/one"}])
+    with pytest.raises(QStashError, match="not found"):
+        await qstash.url_group.get(name)
+    with pytest.raises(QStashError, match=f"topic {name} not found"):
+        await qstash.message.publish(url_group=name)
+
+
+async def test_schedules(qstash: AsyncQStash, receiver: Receiver) -> None:
+    name = f"python-{receiver.port}"
+    flow_control: Any = {"key": name, "parallelism": 2}
+    schedule_id = await qstash.schedule.create_json(
+        schedule_id=name,
+        destination=receiver.url,
+        cron="CRON_TZ=Asia/Tokyo 1 1 1 1 1",
+        body={"a": 1},
+        headers={"x-mine": "1"},
+        method="PUT",
+        retries=5,
+        retry_delay="7000 * retried",
+        callback=f"{receiver.url}/callback",
+        callback_headers={"Forward-X-Cb": "2"},
+        failure_callback=f"{receiver.url}/failure",
+        delay="1h",
+        timeout=30,
+        queue=name,
+        flow_control=flow_control,
+        label="scheduled",
+    )
+    assert schedule_id == name
+    schedule = await qstash.schedule.get(name)
+    assert (schedule.destination, schedule.cron) == (receiver.url, "CRON_TZ=Asia/Tokyo 1 1 1 1 1")
+    assert (schedule.body, schedule.body_base64, schedule.method) == ('{"a": 1}', None, "PUT")
+    assert schedule.headers == {"Content-Type": ["application/json"], "X-Mine": ["1"]}
+    assert (schedule.retries, schedule.retry_delay_expression) == (5, "7000 * retried")
+    assert (schedule.callback, schedule.failure_callback) == (f"{receiver.url}/callback", f"{receiver.url}/failure")
+    assert schedule.callback_headers == {"X-Cb": ["2"]}
+    assert (schedule.delay, schedule.timeout, schedule.queue, schedule.label) == (3600, 30, name, "scheduled")
+    assert schedule.flow_control == FlowControlProperties(key=name, parallelism=2, rate=None, period=1)
+    assert (schedule.paused, schedule.caller_ip) == (False, "127.0.0.1")
+    assert (schedule.last_schedule_time, schedule.last_schedule_states, schedule.error) == (None, None, None)
+    assert schedule.next_schedule_time is not None
+    assert schedule.next_schedule_time > schedule.created_at
+
+    await qstash.schedule.pause(name)
+    assert (await qstash.schedule.get(name)).paused
+    await qstash.schedule.resume(name)
+    assert not (await qstash.schedule.get(name)).paused
+    replacing = await qstash.schedule.create(schedule_id=name, destination=f"{receiver.url}/new", cron="1 1 1 1 1")
+    schedule = await qstash.schedule.get(replacing)
+    assert (schedule.destination, schedule.body, schedule.queue) == (f"{receiver.url}/new", None, None)
+    unnamed = await qstash.schedule.create(destination=receiver.url, cron="1 1 1 1 1")
+    assert unnamed.startswith("scd_")
+    listed = [each.schedule_id for each in await qstash.schedule.list()]
+    assert (listed.count(name), listed.count(unnamed)) == (1, 1)
+    for each in (name, unnamed, unnamed):
+        await qstash.schedule.delete(each)
+    with pytest.raises(QStashError, match="not found"):
+        await qstash.schedule.get(name)
+    with pytest.raises(QStashError, match="Upstash-Cron"):
+        await qstash.schedule.create(destination=receiver.url, cron="every day")
+    assert receiver.requests == []

@@ -7,7 +7,9 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from qstash.schedule import ScheduleState
 
+from tests.e2e.conftest import connected
 from tests.support.client import Client
 from tests.support.dev_clock import HOUR_MS, MINUTE_MS, DevClock
 from tests.support.eventually import eventually
@@ -108,6 +110,19 @@ async def test_two_workers_fire_each_instant_once(
     assert len(events) == 5
 
 
+async def test_an_instant_comes_by_itself(
+    schedules: Schedules, receiver: Receiver, later: Client, clock: DevClock
+) -> None:
+    schedule_id = await schedules.create("0 * * * *", "/tick")
+    at_ms = (await schedules.shown(schedule_id))["nextScheduleTime"]
+    await clock.to(at_ms - 300)
+    await clock.go_on()
+    (request,) = await receiver.wait_for(1, path="/tick")
+    message = await later.message(str(request.header("Upstash-Message-Id")))
+    assert message is not None
+    assert message["createdAt"] >= at_ms
+
+
 async def test_a_schedule_is_replaced_whole(schedules: Schedules, receiver: Receiver, later: Client) -> None:
     name = f"replaced-{receiver.port}"
     await schedules.create("0 * * * *", "/old", b"old", schedule_id=name, label="old", delay="5s")
@@ -186,6 +201,23 @@ async def test_the_states_of_the_last_messages(schedules: Schedules, receiver: R
     await schedules.has_states(working, "SUCCESS")
     await schedules.fire(failing)
     await schedules.has_states(failing, "SUCCESS")
+
+
+async def test_the_python_sdk_reads_what_became_of_a_firing(
+    schedules: Schedules, receiver: Receiver, clocked: System
+) -> None:
+    receiver.respond(500, path="/tick")
+    schedule_id = await schedules.create("0 * * * *", "/tick", retries="0")
+    at_ms = await schedules.fire(schedule_id)
+    await schedules.has_states(schedule_id, "FAIL")
+    async with connected(clocked.url, clocked.settings.token) as sdk:
+        schedule = await sdk.schedule.get(schedule_id)
+        assert (schedule.last_schedule_time, schedule.next_schedule_time) == (at_ms, at_ms + HOUR_MS)
+        assert schedule.last_schedule_states is not None
+        [(message_id, state)] = schedule.last_schedule_states.items()
+        assert state is ScheduleState.FAIL
+        message = await sdk.message.get(message_id)
+        assert message.schedule_id == schedule_id
 
 
 async def test_a_group_is_looked_up_at_each_firing(schedules: Schedules, receiver: Receiver, later: Client) -> None:

@@ -27,6 +27,7 @@ AgeLeases = Callable[..., Awaitable[None]]
 Look = Callable[..., Partition]
 Opened = Callable[[Settings], Awaitable[Store]]
 MoveClock = Callable[[int], Awaitable[None]]
+StopClock = Callable[[int | None], Awaitable[None]]
 
 
 def script_names() -> list[str]:
@@ -157,3 +158,15 @@ def age_leases(redis_client: Any, settings: Settings) -> AgeLeases:
             await redis_client.xclaim(keys.ready, CONSUMER_GROUP, owner, 0, [entry_id], idle=3_600_000, justid=True)
 
     return age
+
+
+@pytest.fixture
+def stop_clock(redis_client: Any, settings: Settings) -> StopClock:
+    """Lets the store's clock stand still at a time; None lets it run again."""
+
+    async def stop(at_ms: int | None) -> None:
+        for partition in range(settings.partitions):
+            meta = PartitionKeys(settings.key_namespace, partition, settings.partitions).meta
+            await (redis_client.hdel(meta, "fz") if at_ms is None else redis_client.hset(meta, "fz", at_ms))
+
+    return stop

@@ -10,27 +10,14 @@ import pytest
 
 from qstash_clone.domain.message import Claim
 from qstash_clone.storage.store import Store
+from tests.storage.conftest import MoveClock
 from tests.support.messages import claim_all, dead_letter, delivered, failed, new_message, publish, retry
+from tests.support.meter import FORBIDDEN, Meter
+from tests.support.schedules import new_schedule, plan_one
 
 BACKLOG = 20_000
-NOT_OURS = {"info", "config|resetstat", "config", "hincrby", "xpending", "xclaim"}
-"""Commands of the measurement and of the fixtures. Scripts use XPENDING with taken entries and XCLAIM to extend."""
-FORBIDDEN = {"keys", "scan", "sscan", "hscan", "zscan", "sort", "linsert", "lrem", "lrange", "smembers", "lpos"}
+YEARLY = "0 0 1 1 *"
 MOST_UNPARKED = 64
-
-
-class Meter:
-    """Counts the commands that Redis executes, those inside scripts too."""
-
-    def __init__(self, redis_client: Any) -> None:
-        self._client = redis_client
-
-    async def count(self, step: Callable[[], Awaitable[object]]) -> Counter[str]:
-        await self._client.config_resetstat()
-        await step()
-        stats = await self._client.info("commandstats")
-        calls = {name.removeprefix("cmdstat_"): entry["calls"] for name, entry in stats.items()}
-        return Counter({name: count for name, count in calls.items() if name not in NOT_OURS})
 
 
 @pytest.fixture
@@ -124,3 +111,44 @@ async def test_a_group_is_one_call(store: Store, meter: Meter) -> None:
         lambda: asyncio.gather(*(store.delivery.settle(delivered(claim)) for claim in claims[:100]))
     )
     assert used["evalsha"] == 1
+
+
+async def every_step_of_a_schedule(store: Store, meter: Meter, move_clock: MoveClock) -> dict[str, Counter[str]]:
+    """The commands of each step of a schedule's life; only `own` ever becomes due."""
+    used: dict[str, Counter[str]] = {}
+    schedules, own = store.schedules, new_schedule("own", cron="* * * * *")
+
+    async def measure(name: str, step: Callable[[], Awaitable[object]]) -> None:
+        used[name] = await meter.count(step)
+
+    await measure("create", lambda: schedules.put_schedule(own))
+    await measure("overwrite", lambda: schedules.put_schedule(own))
+    await measure("get", lambda: schedules.get_schedule("own"))
+    await measure("pause", lambda: schedules.set_schedule_paused("own", True))
+    await measure("resume", lambda: schedules.set_schedule_paused("own", False))
+    await measure("look", lambda: schedules.due_schedules(0, 100, 0.5))
+    await move_clock(60_000)
+    firing = await plan_one(store)
+    await measure("look at a due one", lambda: schedules.due_schedules(0, 100, 0.5))
+    await measure("fire", lambda: schedules.fire([firing]))
+    await measure("put off", lambda: schedules.postpone(firing.stored, 1_000))
+    await measure("delete", lambda: schedules.delete_schedule("own"))
+    return used
+
+
+async def test_no_step_of_a_schedule_costs_more_with_many(store: Store, meter: Meter, move_clock: MoveClock) -> None:
+    async def fill_schedules(count: int) -> None:
+        for start in range(0, count, 100):
+            names = [f"{count}-{start + number}" for number in range(100)]
+            await asyncio.gather(*(store.schedules.put_schedule(new_schedule(name, cron=YEARLY)) for name in names))
+
+    await fill_schedules(100)
+    await every_step_of_a_schedule(store, meter, move_clock)
+    few = await every_step_of_a_schedule(store, meter, move_clock)
+    await fill_schedules(4_000)
+    many = await every_step_of_a_schedule(store, meter, move_clock)
+    for name, commands in many.items():
+        # An instant may pass between two tries of a change, which is then made again.
+        assert abs(commands.total() - few[name].total()) <= 10, (name, commands - few[name], few[name] - commands)
+        assert not commands.keys() & FORBIDDEN, name
+    assert few["fire"]["evalsha"] == 1

@@ -4,7 +4,7 @@ That is what a slot on its way to another master looks like to a script: single 
 """
 
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,6 +16,7 @@ from qstash_clone.settings import Settings
 from qstash_clone.storage.keys import PartitionKeys
 from qstash_clone.storage.store import Store
 from tests.storage.conftest import ENGINES, IS_LONG, AgeLeases, Look, MoveClock
+from tests.storage.scenes import Begin, Scene, Step, drain
 from tests.support.damage import damaged
 from tests.support.messages import (
     CALLBACK_LANE,
@@ -37,18 +38,6 @@ from tests.support.redis_server import RedisServer
 def redis_server(request: pytest.FixtureRequest, redis_servers: Callable[[str], RedisServer]) -> RedisServer:
     """Eight hundred cases: on one engine, but for the long form."""
     return redis_servers(request.param)
-
-
-Step = Callable[[], Awaitable[object]]
-Begin = Callable[["Scene"], Awaitable[tuple[MessageId, Step]]]
-"""Brings a message to where the step is taken that a key fails in; returns its id and the step."""
-
-
-class Scene:
-    """What the beginnings need."""
-
-    def __init__(self, store: Store, settings: Settings, age: AgeLeases, move: MoveClock, look: Look) -> None:
-        self.store, self.settings, self.age, self.move, self.look = store, settings, age, move, look
 
 
 async def publish_due(scene: Scene) -> tuple[MessageId, Step]:
@@ -270,17 +259,6 @@ KEYS = [
     "record", "lane", "places", "callbacks' lane", "digest",
 ]  # fmt: skip
 DIGEST = bytes(range(16))
-
-
-async def drain(scene: Scene) -> None:
-    """Work on until nothing is left; whatever waits for ever shows."""
-    for _ in range(20):
-        await scene.store.delivery.heartbeat("w1", 10)
-        await scene.move(60_000)
-        await scene.store.delivery.promote(0, 100)
-        await scene.age()
-        for claim in await claim_all(scene.store, reclaim=True):
-            await scene.store.delivery.settle(delivered(claim))
 
 
 @pytest.mark.parametrize("is_repeated", [True, False], ids=["repeated", "given up"])

@@ -5,12 +5,14 @@ from typing import Any
 
 import pytest
 
+from qstash_clone.domain.lanes import queue_lane
 from qstash_clone.ids import MessageId
 from qstash_clone.settings import Settings
 from qstash_clone.storage.delivery_store import ADMIT_TURNS, HEARTBEAT_SILENT_MS
 from qstash_clone.storage.keys import CONSUMER_GROUP, PartitionKeys
 from qstash_clone.storage.store import Store
 from tests.storage.conftest import AgeLeases, Look, MoveClock, Opened
+from tests.support.lanes import enqueue, put_queue
 from tests.support.messages import LANE, claim_all, claim_one, delivered, publish
 
 
@@ -166,3 +168,15 @@ async def test_capacity_is_shared_by_the_partitions(opened: Opened, settings: Se
     assert await capacity(store) == (1, 12)
     await store.delivery.leave("w1")
     assert await capacity(store) == (0, 0)
+
+
+async def test_lanes_that_are_held_up_do_not_pile_up_in_the_ring(store: Store, look: Look) -> None:
+    """Each would use up a turn that another lane needs."""
+    names = {f"paused-{number}" for number in range(20)}
+    for name in names:
+        await put_queue(store, name, is_paused=True)
+        await enqueue(store, name)
+    for capacity in (0, 0, 0, 100):
+        await store.delivery.heartbeat("w1", capacity)
+        assert look().blocked == {queue_lane(name) for name in names}
+        assert look().ring == []

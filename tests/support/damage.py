@@ -7,6 +7,8 @@ from typing import Any
 import redis.asyncio
 
 ASIDE = b"aside:"
+SORTED_SETS = (b"timers", b"workers", b"schedules", b"catalogue", b"windows", b"}queues", b"}flows")
+"""What would not notice another sorted set in its place."""
 
 
 @asynccontextmanager
@@ -16,8 +18,7 @@ async def damaged(client: "redis.asyncio.Redis", key: bytes) -> AsyncGenerator[N
     is_there = await commands.exists(key)
     if is_there:
         await commands.rename(key, ASIDE + key)
-    # Nothing is stored as a sorted set but the timers and the workers, and nothing as a plain set but places.
-    if key.endswith((b"timers", b"workers")):
+    if key.endswith(SORTED_SETS):
         await commands.sadd(key, "damaged")
     else:
         await commands.zadd(key, {"damaged": 0})

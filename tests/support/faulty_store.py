@@ -1,4 +1,4 @@
-"""A `DeliveryStore` that fails on demand: before a call ("it was lost") or after it ("it worked, nobody heard")."""
+"""Stores that fail on demand: before a call ("it was lost") or after it ("it worked, nobody heard")."""
 
 import random
 from collections import Counter
@@ -6,18 +6,20 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from qstash_clone.domain.message import Claim, Settlement
+from qstash_clone.domain.schedules import Firing, StoredSchedule
+from qstash_clone.domain.url_groups import UrlGroup
 from qstash_clone.errors import StorageError, StorageUnavailable
 from qstash_clone.ids import MessageId
 from qstash_clone.storage.interface import FOR_EVER_MS, ClaimBatch, DeliveryStore, PromoteReport, SettleResult
+from qstash_clone.storage.resources import DueSchedules, FireResult, FiringStore, UrlGroupStore
 
 ResultT = TypeVar("ResultT")
 
 
-class FaultyStore:
+class Faults:
     """Passes calls on, except those it was told to break."""
 
-    def __init__(self, inner: DeliveryStore) -> None:
-        self._inner = inner
+    def __init__(self) -> None:
         self._before: dict[str, list[StorageError]] = {}
         self._after: dict[str, list[StorageError]] = {}
         self.is_down = False
@@ -26,8 +28,6 @@ class FaultyStore:
         """This share of all calls is lost, and of as many the reply is."""
         self.rng = random.Random(1)
         self.calls: Counter[str] = Counter()
-        self.patience_ms: list[int] = []
-        """Of each blocking read."""
         self.on_call: Callable[[str], None] = lambda name: None
 
     def fail_before(self, name: str, times: int = 1, error: StorageError | None = None) -> None:
@@ -53,6 +53,16 @@ class FaultyStore:
         if self._after.get(name):
             raise self._after[name].pop()
         return result
+
+
+class FaultyStore(Faults):
+    """A `DeliveryStore`."""
+
+    def __init__(self, inner: DeliveryStore) -> None:
+        super().__init__()
+        self._inner = inner
+        self.patience_ms: list[int] = []
+        """Of each blocking read."""
 
     @property
     def partitions(self) -> int:
@@ -105,3 +115,42 @@ class FaultyStore:
 
     async def expire(self, partition: int, limit: int) -> int:
         return await self._through("expire", lambda: self._inner.expire(partition, limit))
+
+
+class FaultyFiringStore(Faults):
+    """A `FiringStore`."""
+
+    def __init__(self, inner: FiringStore) -> None:
+        super().__init__()
+        self._inner = inner
+
+    async def due_schedules(self, partition: int, limit: int, spread: float) -> DueSchedules:
+        return await self._through("due_schedules", lambda: self._inner.due_schedules(partition, limit, spread))
+
+    def new_firing_ids(self, stored: StoredSchedule, instant_ms: int, urls: Sequence[str]) -> Sequence[MessageId]:
+        return self._inner.new_firing_ids(stored, instant_ms, urls)
+
+    async def fire(self, firings: Sequence[Firing]) -> list[FireResult | Exception]:
+        return await self._through("fire", lambda: self._inner.fire(firings))
+
+    async def postpone(self, stored: StoredSchedule, delay_ms: int) -> None:
+        await self._through("postpone", lambda: self._inner.postpone(stored, delay_ms))
+
+
+class FaultyUrlGroupStore(Faults):
+    """A `UrlGroupStore`, as far as workers use it."""
+
+    def __init__(self, inner: UrlGroupStore) -> None:
+        super().__init__()
+        self._inner = inner
+
+    async def list_url_groups(self) -> list[UrlGroup]:
+        return await self._inner.list_url_groups()
+
+    async def get_url_group(self, name: str) -> UrlGroup | None:
+        return await self._through("get_url_group", lambda: self._inner.get_url_group(name))
+
+    async def change_url_group(
+        self, name: str, change: Callable[[UrlGroup | None, int], UrlGroup | None]
+    ) -> UrlGroup | None:
+        return await self._inner.change_url_group(name, change)

@@ -19,10 +19,11 @@ from qstash_clone.ids import MessageId
 from qstash_clone.settings import Settings
 from qstash_clone.storage.keys import CONSUMER_GROUP, PartitionKeys
 from qstash_clone.storage.store import Store
-from tests.support.faulty_store import FaultyStore
+from tests.support.faulty_store import FaultyFiringStore, FaultyStore, FaultyUrlGroupStore
 from worker.assembly import Worker, assemble, new_consumer_name
 from worker.claim import ClaimLoop
 from worker.health import Health
+from worker.scheduler import ScheduleLoop
 
 
 class ManualClock:
@@ -97,6 +98,8 @@ class Rig:
     settings: Settings
     real_store: Store
     store: FaultyStore
+    firings: FaultyFiringStore
+    url_groups: FaultyUrlGroupStore
     clock: ManualClock
     transport: FakeTransport
     health: Health
@@ -107,6 +110,10 @@ class Rig:
     @property
     def claims(self) -> ClaimLoop:
         return self.worker.loops.claims[0]
+
+    @property
+    def scheduler(self) -> ScheduleLoop:
+        return self.worker.loops.schedulers[0]
 
     @property
     def keys(self) -> PartitionKeys:
@@ -194,11 +201,14 @@ def build_rig(settings: Settings, store: Store, raw: "redis.asyncio.Redis", cloc
     faulty = FaultyStore(store.delivery)
     transport = FakeTransport()
     consumer = new_consumer_name()
-    worker, health = build_worker(settings, faulty, transport, clock, consumer, store)
+    firings, url_groups = FaultyFiringStore(store.schedules), FaultyUrlGroupStore(store.url_groups)
+    worker, health = build_worker(settings, faulty, transport, clock, consumer, firings, url_groups)
     return Rig(
         settings=settings,
         real_store=store,
         store=faulty,
+        firings=firings,
+        url_groups=url_groups,
         clock=clock,
         transport=transport,
         health=health,
@@ -209,14 +219,20 @@ def build_rig(settings: Settings, store: Store, raw: "redis.asyncio.Redis", cloc
 
 
 def build_worker(
-    settings: Settings, store: FaultyStore, transport: FakeTransport, clock: Clock, consumer: str, real_store: Store
+    settings: Settings,
+    store: FaultyStore,
+    transport: FakeTransport,
+    clock: Clock,
+    consumer: str,
+    firings: FaultyFiringStore,
+    url_groups: FaultyUrlGroupStore,
 ) -> tuple[Worker, Health]:
     health = Health(clock)
     worker = assemble(
         settings,
         store=store,
-        schedules=real_store.schedules,
-        url_groups=real_store.url_groups,
+        schedules=firings,
+        url_groups=url_groups,
         transport=transport,
         clock=clock,
         health=health,

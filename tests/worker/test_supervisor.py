@@ -3,20 +3,23 @@
 import asyncio
 import dataclasses
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import pytest
 import redis.asyncio
 
 from qstash_clone.clock import SystemClock
 from qstash_clone.domain.message import State
+from qstash_clone.domain.schedules import Firing
 from qstash_clone.errors import StoreIncompatible
 from qstash_clone.observability import REDELIVERIES
 from qstash_clone.settings import Settings
 from qstash_clone.storage.keys import CONSUMER_GROUP
+from qstash_clone.storage.resources import FireResult
 from qstash_clone.storage.store import Store, open_store
 from tests.support.eventually import eventually
 from tests.support.faulty_store import FaultyStore
+from tests.support.schedules import HOUR_MS, new_schedule, stored_schedule
 from tests.worker.rig import FakeTransport, Rig, build_rig, build_worker
 
 
@@ -47,7 +50,13 @@ class Live:
         self.transport = FakeTransport()
         self.consumer = self.rig.consumer
         self.worker, self.health = build_worker(
-            settings, self.store, self.transport, SystemClock(), self.consumer, store
+            settings,
+            self.store,
+            self.transport,
+            SystemClock(),
+            self.consumer,
+            self.rig.firings,
+            self.rig.url_groups,
         )
         self.task = asyncio.create_task(self.worker.supervisor.run())
 
@@ -66,6 +75,7 @@ class Live:
 
 
 StartLive = Callable[..., Live]
+MoveClock = Callable[[int], Awaitable[None]]
 
 
 async def test_messages_flow_until_the_worker_is_told_to_stop(live: StartLive) -> None:
@@ -84,6 +94,47 @@ async def test_a_delayed_message_is_delivered_when_due(live: StartLive) -> None:
     await eventually(lambda: one.transport.requests)
     await one.stop()
     assert await one.rig.state(message_id) is State.DELIVERED
+
+
+async def test_a_schedule_is_fired_and_delivered_when_due(live: StartLive, move_clock: MoveClock) -> None:
+    one = live()
+    await one.rig.real_store.schedules.put_schedule(new_schedule())
+    await move_clock(HOUR_MS)
+    await eventually(lambda: one.transport.requests)
+    await one.stop()
+    assert dict(one.transport.requests[0].headers)["Upstash-Schedule-Id"] == "s"
+    assert len(one.transport.requests) == 1
+
+
+async def test_stopping_ends_a_firing_under_way_and_begins_no_other(live: StartLive, move_clock: MoveClock) -> None:
+    one = live()
+    may_fire, is_firing = asyncio.Event(), asyncio.Event()
+    fire = one.rig.firings.fire
+
+    async def fire_when_told(firings: Sequence[Firing]) -> list[FireResult | Exception]:
+        is_firing.set()
+        await may_fire.wait()
+        return await fire(firings)
+
+    one.rig.firings.fire = fire_when_told  # type: ignore[method-assign]
+    schedules = one.rig.real_store.schedules
+    await schedules.put_schedule(new_schedule())
+    await move_clock(HOUR_MS)
+    await is_firing.wait()
+    one.worker.supervisor.request_stop()
+    await eventually(lambda: one.health.is_stopping)
+    assert not one.task.done()
+    may_fire.set()
+    await one.task
+    stored = await stored_schedule(one.rig.real_store)
+    [message_id] = stored.last_message_ids
+    assert await one.rig.state(message_id) is State.QUEUED, "for another worker: claims have ended"
+    passes = one.rig.firings.calls["due_schedules"]
+    await move_clock(HOUR_MS)
+    two = live()
+    await eventually(lambda: len(two.transport.requests) == 2)
+    await two.stop()
+    assert one.rig.firings.calls["due_schedules"] == passes
 
 
 async def test_stopping_waits_for_the_attempts_under_way(live: StartLive) -> None:

@@ -36,7 +36,7 @@ local partition, refusal = open_partition(meta, version)
 if refusal then
   return refusal
 end
-redis.call('EXISTS', partition.timers, KEYS[2])
+redis.call('EXISTS', partition.timers, partition.ready, KEYS[2])
 local cancelled, in_flight, faults = 0, 0, {}
 
 local function cancel(id)
@@ -55,7 +55,7 @@ local function cancel(id)
   if head.state ~= DELAYED and head.state ~= QUEUED then
     return
   end
-  look_at_route(partition, route)
+  look_at_place(partition, route, id)
   -- A write that Redis allows when it is full; after it the others are allowed too.
   redis.call('PERSIST', key)
   log_event(partition, log, 'Q', id)

@@ -32,10 +32,12 @@ local partition, refusal = open_partition(meta, version)
 if refusal then
   return refusal
 end
-redis.call('EXISTS', partition.ready, schedules, catalogue)
+redis.call('ZCARD', schedules)
+redis.call('ZCARD', catalogue)
+redis.call('XLEN', partition.ready)
 
 if change == 'delete' then
-  local existed = redis.call('EXISTS', record) == 1
+  local existed = redis.call('STRLEN', record) > 0
   redis.call('ZREM', schedules, id)
   redis.call('ZREM', catalogue, id)
   redis.call('DEL', record)

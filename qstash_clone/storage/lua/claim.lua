@@ -186,13 +186,13 @@ local function lease(entry_id, id, source)
   local route = parse_route(head.lane)
   if head.state ~= QUEUED and head.state ~= ACTIVE then
     -- Cancelled while it waited, or a settlement that broke off.
-    look_at_place(partition, route)
+    look_at_place(partition, route, id)
     leave(entry_id, route, id)
     return
   end
   if head.flags == CANCEL_REQUESTED then
     -- The attempt that was under way was lost or handed back: the cancellation wins.
-    look_at_place(partition, route)
+    look_at_place(partition, route, id)
     finish_message(partition, log, key, id, head, CANCELED, 'X', finished_retention_ms)
     leave(entry_id, route, id)
     end_member(partition, route, id)
@@ -203,7 +203,7 @@ local function lease(entry_id, id, source)
   local start_within_ms = 0
   if route.flow or route.queue then
     look_at_route(partition, route)
-    look_at_place(partition, route)
+    look_at_place(partition, route, id)
     if route.queue and not is_repeated and not pass_queue(entry_id, id, head, key, route) then
       return
     end

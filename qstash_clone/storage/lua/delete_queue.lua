@@ -34,7 +34,7 @@ local lane = 'q:' .. name
 local key = limits_key(partition, lane)
 look_at_route(partition, {queue = lane, line = lane, place = lane})
 redis.call('ZCARD', partition.queues)
-local fields = redis.call('HMGET', key, 'ct', 'n', 'del', 'dt')
+local fields = redis.call('HMGET', key, 'ct', 'n', 'del', 'dt', 'mc')
 local members, deleted_ms = tonumber(fields[2]) or 0, tonumber(fields[4])
 if not fields[1] then
   return {'unknown'}
@@ -44,8 +44,8 @@ if fields[3] == '1' then
 end
 
 redis.call('ZREM', partition.queues, name)
--- Later than every member, also where several queues of this name had to share a millisecond.
-deleted_ms = math.max(partition.now_ms, (deleted_ms or -1) + 1)
+-- Later than every member, also where several queues of this name had to share a millisecond, or the clock was set back.
+deleted_ms = math.max(partition.now_ms, (deleted_ms or -1) + 1, tonumber(fields[5]) or 0)
 if members <= 0 then
   redis.call('DEL', key)
 else

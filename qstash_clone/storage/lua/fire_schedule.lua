@@ -48,9 +48,6 @@ end
 local function read_messages(at, behind, key, head)
   local messages, ids = {}, ARGV[at + 8]
   local body = redis.call('GETRANGE', key, head.body_at, head.ids_at - 1)
-  if head.body_bytes == 0 then
-    body = ''
-  end
   for place = at + FIRING_ARGUMENTS, behind - 1, MESSAGE_ARGUMENTS do
     messages[#messages + 1] = {
       id = string.sub(ids, #messages * ID_BYTES + 1, (#messages + 1) * ID_BYTES),

@@ -72,13 +72,16 @@ if total ~= partition.capacity then
   partition.capacity = total
 end
 
--- Room may have grown for lanes that were parked when it was scarce.
-for _, lane in ipairs(redis.call('SRANDMEMBER', parked, 64)) do
-  unpark(partition, lane)
+-- Without room nobody gets a turn, and lanes that are held up would pile up in the ring.
+if free_places(partition) > 0 then
+  -- Room may have grown for lanes that were parked when it was scarce.
+  for _, lane in ipairs(redis.call('SRANDMEMBER', parked, 64)) do
+    unpark(partition, lane)
+  end
+  -- Blocked lanes are reopened by what held them up. Should a call have broken off before that, this finds them.
+  for _, lane in ipairs(redis.call('SRANDMEMBER', partition.blocked, 8)) do
+    unblock(partition, lane)
+  end
+  admit(partition, limit)
 end
--- Blocked lanes are reopened by what held them up. Should a call have broken off before that, this finds them.
-for _, lane in ipairs(redis.call('SRANDMEMBER', partition.blocked, 8)) do
-  unblock(partition, lane)
-end
-admit(partition, limit)
 return {'ok', redis.call('ZCARD', workers), total}

@@ -9,9 +9,9 @@ KEYS
 ARGV
   1  version          int
   2  id               string
-  3  most             int    as many schedules may be in this partition; -1 is no limit
+  3  most             int    no new schedule where this partition has so many
   4  counted_from_ms  int    what `next_ms` was computed from
-  5  next_ms          int    first instant, 0 for none
+  5  next_ms          int    first instant
   6  definition       bytes
   7  body             bytes
 DERIVES  work stream, for a doorbell
@@ -32,10 +32,11 @@ local partition, refusal = open_partition(meta, version)
 if refusal then
   return refusal
 end
-local exists = redis.call('EXISTS', record) == 1
+local exists = redis.call('STRLEN', record) > 0
 local count = redis.call('ZCARD', catalogue)
-redis.call('EXISTS', partition.ready, schedules)
-if not exists and most >= 0 and count >= most then
+redis.call('ZCARD', schedules)
+redis.call('XLEN', partition.ready)
+if not exists and count >= most then
   return {'quota'}
 end
 if not is_next(partition, counted_from_ms, next_ms) then
@@ -46,9 +47,5 @@ local revision = next_revision(meta)
 redis.call('SET', record,
   new_schedule_head(revision, next_ms, partition.now_ms, #definition, #body) .. definition .. body)
 redis.call('ZADD', catalogue, partition.now_ms, id)
-if next_ms > 0 then
-  await_instant(partition, schedules, id, next_ms)
-else
-  redis.call('ZREM', schedules, id)
-end
+await_instant(partition, schedules, id, next_ms)
 return {'ok', partition.now_ms, revision}

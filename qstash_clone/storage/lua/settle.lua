@@ -103,7 +103,7 @@ local function settle(entry_id, id, generation, kind, delay_ms, attempt, callbac
   end
   local is_canceled = kind ~= 'd' and head.flags == CANCEL_REQUESTED
   local route = parse_route(head.lane)
-  look_at_place(partition, route)
+  look_at_place(partition, route, id)
   if not is_canceled then
     local callbacks = look_at_callbacks(callbacks_at, behind)
     local dlq_id = kind == 'f' and add_dead_letter(partition, dlq, id, partitions, number)

@@ -343,6 +343,104 @@ const scenarios = {
     await client.publish({ url: receiver.url, flowControl: { key, rate: 4 }, delay: "10d" });
     assert.deepEqual(await client.messages.cancel({ filter: { flowControlKey: [key, "other"] } }), { cancelled: 1 });
   },
+
+  async urlGroups(receiver) {
+    const name = `ts-${receiver.url.slice(-5)}`;
+    const endpoints = [{ url: `${receiver.url}/?x=1` }, { name: "the second", url: `${receiver.url}/?x=2` }];
+    await client.urlGroups.delete(name);
+    await client.urlGroups.addEndpoints({ name, endpoints: endpoints.slice(0, 1) });
+    await client.urlGroups.addEndpoints({ name, endpoints: endpoints.slice(1) });
+    const group = await client.urlGroups.get(name);
+    assert.deepEqual(group.endpoints, endpoints);
+    assert.ok((await client.urlGroups.list()).some((each) => each.name === name && each.endpoints.length === 2));
+    const results = await client.publishJSON({ urlGroup: name, body: { n: 1 }, deduplicationId: name });
+    assert.deepEqual(results.map((result) => result.url), endpoints.map((endpoint) => endpoint.url));
+    const repeats = await client.publishJSON({ urlGroup: name, body: { n: 1 }, deduplicationId: name });
+    assert.deepEqual(repeats, results.map((result) => ({ ...result, deduplicated: true })));
+    for (let n = 0; n < 2; n++) {
+      const delivery = await receiver.next();
+      assert.ok(delivery.isGenuine);
+      assert.equal(delivery.headers["upstash-topic-name"], name);
+    }
+    for (const { messageId } of results) {
+      const message = await client.messages.get(messageId);
+      assert.deepEqual([message.topicName, message.urlGroup], [name, name]);
+    }
+    const [enqueued, single] = await client.batchJSON([
+      { urlGroup: name, queueName: name, body: {} },
+      { url: `${receiver.url}/single`, body: {} },
+    ]);
+    assert.equal(enqueued.length, 2);
+    assert.ok(single.messageId);
+    for (let n = 0; n < 3; n++) await receiver.next();
+    const { logs } = await client.logs({ filter: { urlGroup: name, state: "CREATED" } });
+    assert.equal(logs.length, 4);
+    await client.queue({ queueName: name }).delete();
+    await client.urlGroups.removeEndpoints({ name, endpoints: [{ name: "the second" }] });
+    assert.deepEqual((await client.urlGroups.get(name)).endpoints, endpoints.slice(0, 1));
+    await client.urlGroups.delete(name);
+    await assert.rejects(client.urlGroups.get(name), /not found/);
+    await assert.rejects(client.publish({ urlGroup: name }), new RegExp(`topic ${name} not found`));
+  },
+
+  async schedules(receiver) {
+    const scheduleId = `ts-${receiver.url.slice(-5)}`;
+    const created = await client.schedules.create({
+      scheduleId,
+      destination: `${receiver.url}/hourly`,
+      cron: " 0 * * * * ",
+      body: JSON.stringify({ a: 1 }),
+      headers: { "test-header": "value" },
+      delay: 10,
+      retries: 4,
+      timeout: "30s",
+      callback: `${receiver.url}/callback?a=b`,
+      failureCallback: `${receiver.url}/failure`,
+      queueName: scheduleId,
+      flowControl: { key: scheduleId, rate: 3, period: "1d" },
+      label: "scheduled",
+      retryDelay: "1000 * retried",
+    });
+    assert.deepEqual(created, { scheduleId });
+    // The SDK adds ratePerSecond itself.
+    const { createdAt, nextScheduleTime, ratePerSecond, ...schedule } = await client.schedules.get(scheduleId);
+    assert.ok(nextScheduleTime > createdAt && nextScheduleTime % 3600000 === 0);
+    assert.deepEqual(schedule, {
+      scheduleId,
+      destination: `${receiver.url}/hourly`,
+      cron: "0 * * * *",
+      method: "POST",
+      header: { "Content-Type": ["application/json"], "Test-Header": ["value"] },
+      body: '{"a":1}',
+      delay: 10,
+      retries: 4,
+      timeout: 30,
+      callback: `${receiver.url}/callback?a=b`,
+      failureCallback: `${receiver.url}/failure`,
+      queueName: scheduleId,
+      flowControlKey: scheduleId,
+      rate: 3,
+      period: 86400,
+      label: "scheduled",
+      labels: ["scheduled"],
+      retryDelayExpression: "1000 * retried",
+      isPaused: false,
+      callerIP: "127.0.0.1",
+      callerIp: "127.0.0.1",
+    });
+    await client.schedules.pause({ schedule: scheduleId });
+    assert.equal((await client.schedules.get(scheduleId)).isPaused, true);
+    await client.schedules.resume({ schedule: scheduleId });
+    assert.equal((await client.schedules.get(scheduleId)).isPaused, false);
+    await client.schedules.create({ scheduleId, destination: `${receiver.url}/daily`, cron: "0 0 * * *" });
+    const replaced = await client.schedules.get(scheduleId);
+    assert.equal(replaced.destination, `${receiver.url}/daily`);
+    assert.ok(!("body" in replaced) && !("queueName" in replaced));
+    assert.equal((await client.schedules.list()).filter((each) => each.scheduleId === scheduleId).length, 1);
+    await client.schedules.delete(scheduleId);
+    await assert.rejects(client.schedules.get(scheduleId), /not found/);
+    await assert.rejects(client.schedules.create({ destination: receiver.url, cron: "every day" }), /Upstash-Cron/);
+  },
 };
 
 const name = process.argv[2];

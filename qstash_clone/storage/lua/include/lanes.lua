@@ -26,7 +26,8 @@ local function admit_one(partition, place, id)
   partition.free = partition.free - 1
 end
 
-local function look_at_limits(partition, route)
+-- id: of the message if it may be over after this.
+local function look_at_limits(partition, route, id)
   local prefix = partition.prefix
   if not (route.flow or route.queue or route.slot_queue) then
     return
@@ -45,8 +46,12 @@ local function look_at_limits(partition, route)
     look_at(partition, 'LLEN', prefix .. 'r:' .. slot_queue)
     look_at(partition, 'SCARD', prefix .. 's:' .. slot_queue)
   end
+  if route.queue and id then
+    look_at(partition, 'SCARD', prefix .. 'k' .. id)
+  end
   if route.slot_member then
     look_at(partition, 'SCARD', prefix .. 'k' .. route.slot_member)
+    look_at(partition, 'STRLEN', message_key(prefix, route.slot_member))
   end
 end
 
@@ -62,23 +67,25 @@ local function look_at_route(partition, route)
 end
 
 -- What `release_place` and `end_member` will need to know; reads only.
-local function look_at_place(partition, route)
+local function look_at_place(partition, route, id)
   look_at(partition, 'LLEN', partition.ring)
   look_at(partition, 'SCARD', partition.parked)
   look_at(partition, 'SCARD', partition.prefix .. 'a:' .. route.place)
-  look_at_limits(partition, route)
+  look_at_limits(partition, route, id)
 end
 
 -- The lane gets no turns until something reopens it: a release, a change of its limits, or this time.
 local function block_lane(partition, lane, reopens_ms)
+  if not reopens_ms then
+    redis.call('SADD', partition.blocked, lane)
+    return
+  end
+  local earliest = redis.call('ZRANGE', partition.windows, 0, 0, 'WITHSCORES')[2]
   redis.call('SADD', partition.blocked, lane)
-  if reopens_ms then
-    local earliest = redis.call('ZRANGE', partition.windows, 0, 0, 'WITHSCORES')[2]
-    redis.call('ZADD', partition.windows, reopens_ms, lane)
-    -- Workers sleep until the earliest time they know of.
-    if not earliest or reopens_ms < tonumber(earliest) then
-      ring_doorbell(partition)
-    end
+  redis.call('ZADD', partition.windows, reopens_ms, lane)
+  -- Workers sleep until the earliest time they know of.
+  if not earliest or reopens_ms < tonumber(earliest) then
+    ring_doorbell(partition)
   end
 end
 

@@ -43,14 +43,15 @@ end
 -- A queue comes into being with its first member. Returns the earliest time at which the member may have been created.
 local function count_queue_member(partition, queue)
   local key, now_ms = limits_key(partition, queue), partition.now_ms
-  redis.call('HINCRBY', key, 'n', 1)
-  local fields = redis.call('HMGET', key, 'ct', 'del', 'dt')
+  local fields = redis.call('HMGET', key, 'ct', 'del', 'dt', 'n', 'mc')
+  local created_ms = math.max(now_ms, (tonumber(fields[3]) or -1) + 1)
+  redis.call('HSET', key, 'n', (tonumber(fields[4]) or 0) + 1, 'mc', math.max(created_ms, tonumber(fields[5]) or 0))
   if not fields[1] or fields[2] == '1' then
     redis.call('HSET', key, 'p', DEFAULT_PARALLELISM, 'ct', now_ms, 'ut', now_ms)
     redis.call('HDEL', key, 'del', 'x')
     redis.call('ZADD', partition.queues, now_ms, string.sub(queue, 3))
   end
-  return math.max(now_ms, (tonumber(fields[3]) or -1) + 1)
+  return created_ms
 end
 
 local function look_at_members(partition, route)
