@@ -42,10 +42,11 @@ class PartitionKeys:
         """stream, for ever: admitted messages, field `i` = id; the pending list of its group holds the leases.
 
         Entries are deleted when the message is settled. An entry with field `b` is a doorbell.
-        Written by publish, promote, claim, settle, release, cancel, retry_dead_letter, heartbeat.
+        Written by publish, fire_schedule, promote, claim, settle, release, cancel, retry_dead_letter, heartbeat.
         """
         self.timers = self.prefix + b"timers"
-        """sorted set, while messages wait: id -> due time in ms. Written by publish, settle, promote, cancel."""
+        """sorted set, while messages wait: id -> due time in ms. Written by publish, fire_schedule, settle, promote,
+        cancel."""
         self.ring = self.prefix + b"ring"
         """list, while messages wait: lanes with waiting messages, in the order of their next turn.
 
@@ -65,8 +66,9 @@ class PartitionKeys:
         self.flows = self.prefix + b"flows"
         """sorted set: flow-control key -> its last use in ms. Expire drops the idle ones."""
         self.schedules = self.prefix + b"schedules"
-        """sorted set: schedule -> its next fire time in ms; without paused ones. Written by put_schedule,
-        change_schedule, fire_schedule, due_schedules, postpone_schedule."""
+        """sorted set: schedule -> its next fire time in ms, or that of the next look at one that could not be fired;
+        without paused ones. Written by put_schedule, change_schedule, fire_schedule, due_schedules,
+        postpone_schedule."""
         self.catalogue = self.prefix + b"catalogue"
         """sorted set, for ever: each schedule -> when it was created. Its owner deletes it."""
         self.log = self.prefix + b"log"
@@ -89,7 +91,8 @@ class PartitionKeys:
     def message(self, message_id: MessageId) -> bytes:
         """string, until the message is final and its retention over: the record, see `codec`.
 
-        Written by publish, claim, settle, promote, release, cancel, retry_dead_letter; scripts derive it.
+        Written by publish, fire_schedule, claim, settle, promote, release, cancel, retry_dead_letter; scripts
+        derive it.
         """
         return self.prefix + b"m" + message_id
 

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
+import msgspec
 from redis.exceptions import RedisError
 
-from qstash_clone.domain.url_groups import Endpoint, UrlGroup
-from qstash_clone.storage.store import open_store
 from tests.faults.account import Account
 from tests.faults.inspection import Inspector
 from tests.faults.killing import Killer
@@ -48,6 +47,7 @@ class Chaos:
         self._system = system
         self._folder = folder
         self._receiver = ReceiverProcess(folder)
+        self._client = Client(system.url, system.settings)
         self._inspector = Inspector(system.settings)
         self._acknowledged = Ledger(folder / "acknowledged")
         rng = random.Random(plan.seed)
@@ -86,14 +86,14 @@ class Chaos:
         return self.account
 
     async def _make_group_and_queues(self) -> None:
-        endpoints = tuple(Endpoint(url=url) for url in self._orders.endpoints())
-        store = await open_store(self._system.settings)
-        await store.url_groups.change_url_group(
-            GROUP, lambda _, now_ms: UrlGroup(name=GROUP, created_ms=now_ms, updated_ms=now_ms, endpoints=endpoints)
-        )
+        endpoints = [{"url": url} for url in self._orders.endpoints()]
+        await self._make(f"/v2/topics/{GROUP}/endpoints", {"endpoints": endpoints})
         for name in QUEUES:
-            await store.queues.put_queue(name, parallelism=PARALLELISM, is_paused=False, max_queues=len(QUEUES))
-        await store.aclose()
+            await self._make("/v2/queues", {"queueName": name, "parallelism": PARALLELISM})
+
+    async def _make(self, path: str, fields: dict[str, object]) -> None:
+        answer = await self._client.call("POST", path, body=msgspec.json.encode(fields))
+        assert answer.status == 200, answer
 
     async def _load_and_kill(self) -> None:
         authorization = {"Authorization": f"Bearer {self._system.settings.token}"}
@@ -126,7 +126,7 @@ class Chaos:
         return self.account.answers.acknowledged.keys() <= self._arrived and await self._inspector.is_empty()
 
     async def _dead_letters(self) -> set[str]:
-        letters = await Client(self._system.url, self._system.settings).dead_letters()
+        letters = await self._client.dead_letters()
         return {letter["messageId"] for letter in letters}
 
     def _read_ledgers(self) -> None:

@@ -71,10 +71,10 @@ class Inspector:
 
     async def pid_of(self, message_id: str) -> int | None:
         """The pid of the worker that has this message in flight."""
-        for entry_id, consumer in await self._pending():
-            if await self._message_of(entry_id) == message_id:
-                return _pid_in(consumer)
-        return None
+        pending = await self._pending()
+        found = await self._messages_of([entry_id for entry_id, _ in pending])
+        consumers = (consumer for (_, consumer), one in zip(pending, found, strict=True) if one == message_id)
+        return next(map(_pid_in, consumers), None)
 
     async def count_in_flight(self, pid: int | None = None) -> int:
         """How many messages are claimed and not settled, by one worker or by all."""
@@ -82,7 +82,7 @@ class Inspector:
 
     async def in_flight(self, pid: int | None = None) -> set[str]:
         """The ids of messages that are claimed and not settled, by one worker or by all."""
-        ids = {await self._message_of(entry_id) for entry_id, _ in await self._pending(pid)}
+        ids = await self._messages_of([entry_id for entry_id, _ in await self._pending(pid)])
         return {message_id for message_id in ids if message_id is not None}
 
     async def _pending(self, pid: int | None = None) -> list[tuple[bytes, str]]:
@@ -94,10 +94,14 @@ class Inspector:
         rows = await client.xpending_range(self._keys.ready, CONSUMER_GROUP, "-", "+", 100_000, consumername=consumer)
         return [(row["message_id"], row["consumer"].decode()) for row in rows]
 
-    async def _message_of(self, entry_id: bytes) -> str | None:
-        found = await (await self._redis()).xrange(self._keys.ready, entry_id, entry_id)
-        fields: dict[bytes, bytes] = found[0][1] if found else {}
-        return format_message_id(MessageId(fields[b"i"])) if b"i" in fields else None
+    async def _messages_of(self, entry_ids: list[bytes]) -> list[str | None]:
+        """The messages of entries of the ready stream, all asked for at once; None for a doorbell."""
+        async with (await self._redis()).pipeline(transaction=False) as pipeline:
+            for entry_id in entry_ids:
+                pipeline.xrange(self._keys.ready, entry_id, entry_id)
+            found: list[list[tuple[bytes, dict[bytes, bytes]]]] = await pipeline.execute()
+        fields = [entries[0][1] if entries else {} for entries in found]
+        return [format_message_id(MessageId(one[b"i"])) if b"i" in one else None for one in fields]
 
     async def remains(self) -> Remains:
         """What is in the store right now."""

@@ -80,15 +80,16 @@ class Killer:
         while True:
             await eventually(lambda: self._is_busy(worker), timeout=60, what="messages in flight in one worker")
             # It stands still while it is looked at, so that what it holds is exactly known.
+            held = await self._inspector.in_flight(worker.pid)
             paused_s = time.monotonic()
             await asyncio.to_thread(worker.pause)
             in_flight = await self._inspector.in_flight(worker.pid)
+            if time.monotonic() - paused_s > worker.settings.lease_ms / 2000:
+                # On a busy machine looking may take so long that leases are lost over it.
+                self.kills.in_flight |= held | in_flight
             if len(in_flight) >= self._min_in_flight:
                 break
             worker.resume()
-            if time.monotonic() - paused_s > worker.settings.lease_ms / 2000:
-                # On a busy machine looking may take so long that leases are lost over it.
-                self.kills.in_flight |= in_flight
         self._note("worker", len(in_flight), in_flight)
         await asyncio.to_thread(worker.kill)
         await self._restart(worker)

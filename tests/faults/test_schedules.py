@@ -12,10 +12,10 @@ from collections.abc import AsyncGenerator, Set
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgspec
+
 from qstash_clone.domain.lifecycle import LogEvent
-from qstash_clone.domain.message import Extras, Message
-from qstash_clone.domain.schedules import Schedule, StoredSchedule
-from qstash_clone.domain.url_groups import Endpoint, UrlGroup
+from qstash_clone.domain.schedules import StoredSchedule
 from qstash_clone.domain.virtual_clock import Freeze, MoveTo
 from qstash_clone.errors import StorageUnavailable
 from qstash_clone.ids import format_message_id
@@ -25,11 +25,14 @@ from tests.e2e.conftest import settings_for
 from tests.faults.inspection import Inspector
 from tests.faults.killing import Killer
 from tests.faults.recording import ReceiverProcess
+from tests.support.client import Client
 from tests.support.eventually import eventually
 from tests.support.processes import System
+from tests.support.raw_http import Headers
 from tests.support.redis_server import RedisServer
 
 SCHEDULES = 500
+GROUP = "group"
 TO_GROUP = 20
 """Of them, to a URL group."""
 TO_QUEUE = 20
@@ -53,10 +56,11 @@ async def test_every_instant_of_every_schedule_fires_once(
             await store.virtual_clock.move_clock(Freeze(True))
             minute_ms = ((await store.virtual_clock.read_clock()).now_ms // MINUTE_MS + 1) * MINUTE_MS
             await store.virtual_clock.move_clock(MoveTo(minute_ms - 1))
-            schedules = await _create(store, receiver)
+            await _create(Client(system.url, settings), receiver)
+            schedules = await _list(store)
             instants = [minute_ms + number * MINUTE_MS for number in range(MINUTES)]
             for instant_ms in instants:
-                await _move_to(store, instant_ms)
+                await store.virtual_clock.move_clock(MoveTo(instant_ms))
                 await asyncio.sleep(rng.uniform(*KILLED_AFTER_S))
                 await (killer.kill_redis() if rng.random() < 0.4 else killer.kill_worker())
                 await eventually(
@@ -66,7 +70,7 @@ async def test_every_instant_of_every_schedule_fires_once(
                 format_message_id(message_id): (one.schedule.id, instant_ms)
                 for one in schedules
                 for instant_ms in instants
-                for message_id in store.schedules.new_firing_ids(one, instant_ms, _messages_of(one))
+                for message_id in store.schedules.new_firing_ids(one, instant_ms, _urls_of(one, receiver))
             }
             await eventually(lambda: _are_there(receiver, expected.keys()), timeout=60, what="everything arrived")
             await eventually(inspector.is_empty, timeout=30, what="nothing is left")
@@ -99,46 +103,39 @@ async def _opened(settings: Settings) -> AsyncGenerator[Store]:
         await store.aclose()
 
 
-async def _create(store: Store, receiver: ReceiverProcess) -> list[StoredSchedule]:
-    urls = tuple(Endpoint(url=receiver.url(f"endpoint/{number}")) for number in range(ENDPOINTS))
-    await store.url_groups.change_url_group(
-        "group", lambda _, now_ms: UrlGroup(name="group", created_ms=now_ms, updated_ms=now_ms, endpoints=urls)
-    )
-    await store.queues.put_queue("queue", parallelism=5, is_paused=False, max_queues=1)
-    stored: list[StoredSchedule] = []
+async def _create(client: Client, receiver: ReceiverProcess) -> None:
+    endpoints = [{"url": url} for url in _endpoints(receiver)]
+    await _post(client, f"/v2/topics/{GROUP}/endpoints", body=msgspec.json.encode({"endpoints": endpoints}))
+    await _post(client, "/v2/queues", body=msgspec.json.encode({"queueName": "queue", "parallelism": 5}))
     for number in range(SCHEDULES):
-        schedule_id = f"schedule-{number}"
-        group = "group" if number < TO_GROUP else None
-        stored.append(
-            await store.schedules.put_schedule(
-                Schedule(
-                    id=schedule_id,
-                    cron="* * * * *",
-                    message=Message(
-                        url="" if group else receiver.url("url"),
-                        extras=Extras(schedule_id=schedule_id, url_group=group),
-                    ),
-                    queue="queue" if TO_GROUP <= number < TO_GROUP + TO_QUEUE else None,
-                )
-            )
-        )
-    return stored
+        headers = [("Upstash-Cron", "* * * * *"), ("Upstash-Schedule-Id", f"schedule-{number}")]
+        if TO_GROUP <= number < TO_GROUP + TO_QUEUE:
+            headers.append(("Upstash-Queue-Name", "queue"))
+        destination = GROUP if number < TO_GROUP else receiver.url("url")
+        await _post(client, f"/v2/schedules/{destination}", headers)
 
 
-def _messages_of(stored: StoredSchedule) -> int:
-    return 1 if stored.schedule.url_group is None else ENDPOINTS
+async def _post(client: Client, target: str, headers: Headers = (), body: bytes = b"") -> None:
+    answer = await client.call("POST", target, headers, body)
+    assert answer.status == 200, answer
 
 
-async def _move_to(store: Store, instant_ms: int) -> None:
-    await store.virtual_clock.move_clock(MoveTo(instant_ms))
+async def _list(store: Store) -> list[StoredSchedule]:
+    return [one async for schedules in store.schedules.list_schedules() for one in schedules]
+
+
+def _endpoints(receiver: ReceiverProcess) -> list[str]:
+    return [receiver.url(f"endpoint/{number}") for number in range(ENDPOINTS)]
+
+
+def _urls_of(stored: StoredSchedule, receiver: ReceiverProcess) -> list[str]:
+    """Where a firing publishes to."""
+    return _endpoints(receiver) if stored.schedule.url_group else [stored.schedule.message.url]
 
 
 async def _have_fired(store: Store, instant_ms: int) -> bool:
     with contextlib.suppress(StorageUnavailable):
-        async for schedules in store.schedules.list_schedules():
-            if any(one.last_fire_ms != instant_ms for one in schedules):
-                return False
-        return True
+        return all(one.last_fire_ms == instant_ms for one in await _list(store))
     return False
 
 
