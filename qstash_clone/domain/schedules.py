@@ -261,7 +261,7 @@ def plan_firing(
     cron = parsed_cron(stored.schedule.cron)
     newest_ms = cron.latest_until(due_ms, now_ms)
     instant_ms = due_ms if newest_ms is None else newest_ms
-    next_ms = cron.next_after(max(instant_ms, now_ms))
+    next_ms = cron.next_after(instant_ms)
     if max_lateness_ms is not None and now_ms - instant_ms > max_lateness_ms:
         return Firing(stored=stored, instant_ms=instant_ms, next_fire_ms=next_ms, is_too_late=True)
     error = _obstacle(stored.schedule, group)
