@@ -62,7 +62,7 @@ def decode_schedule(schedule_id: str, record: bytes) -> StoredSchedule:
     try:
         error_text = record[error_at : error_at + error_bytes].decode()
     except UnicodeDecodeError as error:
-        raise _unreadable(schedule_id, error) from error
+        raise StorageError(f"The schedule {schedule_id} cannot be read: {error}") from error
     return StoredSchedule(
         schedule=Schedule(
             id=schedule_id,
@@ -99,11 +99,7 @@ def _decode_definition(schedule_id: str, encoded: bytes) -> _Definition:
     try:
         return _decode(encoded)
     except msgspec.DecodeError as error:
-        raise _unreadable(schedule_id, error) from error
-
-
-def _unreadable(schedule_id: str, error: Exception) -> StorageError:
-    return StorageError(f"The schedule {schedule_id} cannot be read: {error}")
+        raise StorageError(f"The schedule {schedule_id} cannot be read: {error}") from error
 
 
 def fence_of_schedule(record: bytes) -> tuple[int, int]:

@@ -129,6 +129,13 @@ async def test_an_answer_of_unknown_length_leaves_the_connection_usable(
             assert [each["scheduleId"] for each in answer.json] == ids
 
 
+async def test_the_head_of_an_answer_of_unknown_length_comes_alone(server: RunningServer) -> None:
+    async with await server.connect() as connection:
+        await connection.send(SCHEDULES.replace(b"GET", b"HEAD"))
+        assert (await connection.reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+        assert (await connection.exchange(publish())).status == 200
+
+
 async def test_an_answer_of_unknown_length_ends_with_the_connection_in_http_1_0(server: RunningServer) -> None:
     async with await server.connect() as connection:
         await connection.send(SCHEDULES.replace(b"HTTP/1.1", b"HTTP/1.0"))

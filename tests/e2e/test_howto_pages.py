@@ -1,4 +1,4 @@
-"""The how-to pages of the features: every command and every program in them, run as it stands."""
+"""The how-to pages of the features, and theirs in the quickstart: every command and program, run as it stands."""
 
 import asyncio
 import os
@@ -12,7 +12,7 @@ from tests.e2e import typescript_sdk
 from tests.support.processes import System
 from tests.support.receiver import Receiver
 
-HOWTO = Path(__file__).parents[2] / "docs" / "howto"
+DOCS = Path(__file__).parents[2] / "docs"
 ARRIVE = {
     "limit-calls-with-flow-control": {"sh": 1, "python": 3, "js": 3},
     "process-in-order-with-queues": {"sh": 1, "python": 3, "js": 3},
@@ -24,12 +24,16 @@ ARRIVE = {
 STRICT_CURL = 'set -euo pipefail\ncurl() { command curl --silent --show-error --fail-with-body "$@"; }\n'
 
 
-def code_of(page: str, language: str, receiver: Receiver) -> str:
+def blocks_in(text: str, language: str, receiver: Receiver) -> list[str]:
     """All blocks of one language, for this receiver in place of the one on port 3000."""
-    text = (HOWTO / f"{page}.md").read_text()
     blocks = re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-    assert blocks, f"{page} has no {language}"
-    return "\n".join(blocks).replace("http://localhost:3000", receiver.url)
+    assert blocks, f"there is no {language}"
+    return [block.replace("http://localhost:3000", receiver.url) for block in blocks]
+
+
+def code_of(page: str, language: str, receiver: Receiver) -> str:
+    """All blocks of one language in a page, one after the other."""
+    return "\n".join(blocks_in((DOCS / "howto" / f"{page}.md").read_text(), language, receiver))
 
 
 async def run(*command: str, system: System) -> None:
@@ -47,6 +51,16 @@ async def run(*command: str, system: System) -> None:
 async def test_the_commands(page: str, system: System, receiver: Receiver) -> None:
     await run("bash", "-c", STRICT_CURL + code_of(page, "sh", receiver), system=system)
     await receiver.wait_for(ARRIVE[page]["sh"])
+
+
+async def test_the_commands_of_the_quickstart(clocked: System, receiver: Receiver) -> None:
+    _, _, text = (DOCS / "quickstart.md").read_text().partition("## 6.")
+    publish, move_clock, clean_up = blocks_in(text, "sh", receiver)
+    await run("bash", "-c", STRICT_CURL + publish + move_clock, system=clocked)
+    await receiver.wait_for(1, path="/tick")
+    await run("bash", "-c", STRICT_CURL + clean_up, system=clocked)
+    for path, count in (("/first", 1), ("/second", 1), ("/charge", 1), ("/mail", 2), ("/crm", 2), ("/hello", 1)):
+        await receiver.wait_for(count, path=path)
 
 
 @pytest.mark.parametrize("page", ARRIVE)

@@ -142,6 +142,7 @@ async def test_a_paused_queue_begins_no_attempt(client: Client, receiver: Receiv
     await client.pass_by(receiver)
     assert arrived_paths(receiver) == ["/0"]
     assert (await shown(client, queue)).items() >= {"paused": True, "lag": 2}.items()
+    assert (await client.send("GET", f"/v2/messages/{first}/explain"))["reason"] == "paused"
     await client.send("POST", f"/v2/queues/{queue}/resume")
     await receiver.wait_for(1, path="/1")
     assert arrived_paths(receiver) == ["/0", "/0", "/1"]
@@ -247,3 +248,50 @@ async def test_a_bad_member_changes_nothing(client: Client, receiver: Receiver, 
         assert answer.status in (400, 404), (target, answer)
         assert answer.error
     assert (await client.call("GET", f"/v2/queues/{queue}")).status == 404
+
+
+async def test_a_retry_does_not_wait_for_the_callback_of_the_attempt_before(
+    client: Client, receiver: Receiver, queue: str, gates: Gates
+) -> None:
+    receiver.respond(500, path="/fails")
+    gates.open("/fails", "/next")
+    headers = [AT_ONCE, ("Upstash-Callback", f"{receiver.url}/callback")]
+    await client.enqueue(queue, f"{receiver.url}/fails", headers=headers)
+    await client.enqueue(queue, f"{receiver.url}/next")
+    await receiver.wait_for(2, path="/fails")
+    await receiver.wait_for(2, path="/callback")
+    await client.pass_by(receiver)
+    assert "/next" not in gates.paths
+    gates.open("/callback")
+    await receiver.wait_for(1, path="/next")
+
+
+async def test_a_member_that_is_cancelled_in_flight_frees_its_slot_when_it_fails(
+    client: Client, receiver: Receiver, queue: str
+) -> None:
+    answered = asyncio.Event()
+    receiver.respond(500, path="/fails", after=answered)
+    message_id = await client.enqueue(queue, f"{receiver.url}/fails", headers=[AT_ONCE])
+    await client.enqueue(queue, f"{receiver.url}/next")
+    await receiver.wait_for(1, path="/fails")
+    assert (await client.cancel(message_id)).json() == {"cancelled": 1}
+    await client.pass_by(receiver)
+    assert arrived_paths(receiver) == ["/fails"]
+    answered.set()
+    await receiver.wait_for(1, path="/next")
+    assert arrived_paths(receiver) == ["/fails", "/next"]
+    assert await client.states(message_id) == ["CREATED", "ACTIVE", "CANCEL_REQUESTED", "ERROR", "CANCELED"]
+
+
+async def test_a_dead_letter_goes_back_into_its_queue(client: Client, receiver: Receiver, queue: str) -> None:
+    receiver.respond(500, path="/fails")
+    message_id = await client.enqueue(queue, f"{receiver.url}/fails", headers=[("Upstash-Retries", "0")])
+    letter = await eventually(lambda: client.dead_letter_of(message_id))
+    assert letter is not None
+    await client.send("POST", "/v2/queues", {"queueName": queue, "paused": True})
+    await client.enqueue(queue, f"{receiver.url}/before")
+    await client.send("POST", f"/v2/dlq/retry/{letter['dlqId']}")
+    await client.enqueue(queue, f"{receiver.url}/after")
+    await client.send("POST", f"/v2/queues/{queue}/resume")
+    await receiver.wait_for(1, path="/after")
+    assert arrived_paths(receiver) == ["/fails", "/before", "/fails", "/after"]

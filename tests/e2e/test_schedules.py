@@ -110,6 +110,19 @@ async def test_two_workers_fire_each_instant_once(
     assert len(events) == 5
 
 
+async def test_an_instant_comes_by_itself(
+    schedules: Schedules, receiver: Receiver, later: Client, clock: DevClock
+) -> None:
+    schedule_id = await schedules.create("0 * * * *", "/tick")
+    at_ms = (await schedules.shown(schedule_id))["nextScheduleTime"]
+    await clock.to(at_ms - 300)
+    await clock.go_on()
+    (request,) = await receiver.wait_for(1, path="/tick")
+    message = await later.message(str(request.header("Upstash-Message-Id")))
+    assert message is not None
+    assert message["createdAt"] >= at_ms
+
+
 async def test_a_schedule_is_replaced_whole(schedules: Schedules, receiver: Receiver, later: Client) -> None:
     name = f"replaced-{receiver.port}"
     await schedules.create("0 * * * *", "/old", b"old", schedule_id=name, label="old", delay="5s")

@@ -6,9 +6,14 @@ from typing import Any, Self
 
 import redis.asyncio
 
+from qstash_clone.domain.lanes import flow_control_lane
+from qstash_clone.domain.lifecycle import LogEvent
 from qstash_clone.ids import MessageId, format_message_id
 from qstash_clone.settings import Settings
 from qstash_clone.storage.keys import CONSUMER_GROUP, PartitionKeys
+
+_NOTES_OF_LANES = frozenset({b"ring", b"parked", b"blocked", b"windows"})
+_ID_BYTES = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,13 +25,15 @@ class Remains:
     in_flight: int
     dead_letters: int
     lanes: int
-    """Waiting lines and sets of admitted messages."""
+    """Waiting lines, sets of admitted messages, and where lanes with waiting messages are noted."""
+    slots: int
+    """Sets of members that hold slots of a queue, of what is in flight under a key, and of callbacks not final yet."""
     records: int
     """Of messages that have not ended: a record that will not expire by itself."""
 
     @property
     def is_empty(self) -> bool:
-        return not (self.timers or self.ready or self.in_flight or self.lanes or self.records)
+        return not (self.timers or self.ready or self.in_flight or self.lanes or self.slots or self.records)
 
 
 class Inspector:
@@ -64,10 +71,10 @@ class Inspector:
 
     async def pid_of(self, message_id: str) -> int | None:
         """The pid of the worker that has this message in flight."""
-        for entry_id, consumer in await self._pending():
-            if await self._message_of(entry_id) == message_id:
-                return _pid_in(consumer)
-        return None
+        pending = await self._pending()
+        found = await self._messages_of([entry_id for entry_id, _ in pending])
+        consumers = (consumer for (_, consumer), one in zip(pending, found, strict=True) if one == message_id)
+        return next(map(_pid_in, consumers), None)
 
     async def count_in_flight(self, pid: int | None = None) -> int:
         """How many messages are claimed and not settled, by one worker or by all."""
@@ -75,7 +82,7 @@ class Inspector:
 
     async def in_flight(self, pid: int | None = None) -> set[str]:
         """The ids of messages that are claimed and not settled, by one worker or by all."""
-        ids = {await self._message_of(entry_id) for entry_id, _ in await self._pending(pid)}
+        ids = await self._messages_of([entry_id for entry_id, _ in await self._pending(pid)])
         return {message_id for message_id in ids if message_id is not None}
 
     async def _pending(self, pid: int | None = None) -> list[tuple[bytes, str]]:
@@ -87,10 +94,14 @@ class Inspector:
         rows = await client.xpending_range(self._keys.ready, CONSUMER_GROUP, "-", "+", 100_000, consumername=consumer)
         return [(row["message_id"], row["consumer"].decode()) for row in rows]
 
-    async def _message_of(self, entry_id: bytes) -> str | None:
-        found = await (await self._redis()).xrange(self._keys.ready, entry_id, entry_id)
-        fields: dict[bytes, bytes] = found[0][1] if found else {}
-        return format_message_id(MessageId(fields[b"i"])) if b"i" in fields else None
+    async def _messages_of(self, entry_ids: list[bytes]) -> list[str | None]:
+        """The messages of entries of the ready stream, all asked for at once; None for a doorbell."""
+        async with (await self._redis()).pipeline(transaction=False) as pipeline:
+            for entry_id in entry_ids:
+                pipeline.xrange(self._keys.ready, entry_id, entry_id)
+            found: list[list[tuple[bytes, dict[bytes, bytes]]]] = await pipeline.execute()
+        fields = [entries[0][1] if entries else {} for entries in found]
+        return [format_message_id(MessageId(one[b"i"])) if b"i" in one else None for one in fields]
 
     async def remains(self) -> Remains:
         """What is in the store right now."""
@@ -106,13 +117,36 @@ class Inspector:
             ready=await client.xlen(keys.ready),
             in_flight=(await client.xpending(keys.ready, CONSUMER_GROUP))["pending"],
             dead_letters=await client.xlen(keys.dlq),
-            lanes=sum(name.startswith((b"l:", b"a:")) or name in (b"ring", b"parked") for name in names),
+            lanes=sum(name.startswith((b"l:", b"r:", b"a:")) or name in _NOTES_OF_LANES for name in names),
+            slots=sum(name.startswith((b"s:", b"i:")) or _is_of_callbacks(name) for name in names),
             records=sum(lifetime_ms == -1 for lifetime_ms in lifetimes_ms),
         )
+
+    async def entries(self, event: LogEvent) -> list[tuple[int, str]]:
+        """When (unix ms, by Redis's clock) this happened to which message, by the log; oldest first."""
+        letter = event.value.encode()
+        found: list[tuple[bytes, dict[bytes, bytes]]] = await (await self._redis()).xrange(self._keys.log)
+        return [
+            (int(entry_id.split(b"-")[0]), format_message_id(MessageId(fields[b"e"][1 : 1 + _ID_BYTES])))
+            for entry_id, fields in found
+            if fields[b"e"].startswith(letter)
+        ]
+
+    async def rate_window(self, key: str) -> tuple[int, int] | None:
+        """When the rate window of a flow-control key began that was opened last (unix ms, by Redis's clock), and how
+        many attempts it has counted; None before the first."""
+        limits = self._keys.limits(flow_control_lane(key))
+        started_ms, counted = await (await self._redis()).hmget(limits, "ws", "wc")
+        return None if started_ms is None else (int(started_ms), int(counted))
 
     async def is_empty(self) -> bool:
         """Whether every message has ended and nothing of them stays for ever."""
         return (await self.remains()).is_empty
+
+
+def _is_of_callbacks(name: bytes) -> bool:
+    """`k` and the id of a member."""
+    return name.startswith(b"k") and len(name) == 1 + _ID_BYTES
 
 
 def _pid_in(consumer: str) -> int:

@@ -7,7 +7,8 @@ import os
 from pathlib import Path
 
 from tests.e2e.conftest import settings_for
-from tests.faults.chaos import Chaos, Plan
+from tests.faults.chaos import MIN_IN_FLIGHT, Chaos, Plan
+from tests.faults.load import PARALLELISM, Kind
 from tests.support.processes import System
 from tests.support.redis_server import RedisServer
 
@@ -26,14 +27,17 @@ async def test_everything_acknowledged_arrives(own_redis: RedisServer, tmp_path:
             account = await chaos.run()
         finally:
             accounts.append(chaos.account.table())
-    assert account.kills.total() == PLAN.kills
-    assert min(account.in_flight_at_kills) >= 10
-    assert len(account.acknowledged) >= PLAN.messages
+    assert account.kills.count.total() == PLAN.kills
+    assert min(account.kills.in_flight_at) >= MIN_IN_FLIGHT
+    assert len(account.answers.acknowledged) >= PLAN.messages
+    assert set(account.answers.acknowledged.values()) == set(Kind)
     assert account.lost == set()
+    assert account.unreported == set()
+    assert account.wrongly_dead == set()
     assert account.corrupt == 0
-    assert account.retried == 0, "no answer was a failure, so nothing is a retry"
+    assert account.needless_retries == 0
     assert account.unexplained == set()
-    assert account.published_twice <= account.asked_again
+    assert account.published_twice <= account.answers.asked_again
+    assert account.most_at_once <= PARALLELISM
     assert account.remains is not None
-    assert account.remains.dead_letters == 0
     assert account.remains.is_empty

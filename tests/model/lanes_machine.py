@@ -73,6 +73,8 @@ class LanesMachine(RuleBasedStateMachine):
         self.lives: dict[MessageId, Life] = {}
         self.workers: dict[str, list[Claim]] = {}
         """Name of each live worker -> what it holds."""
+        self.taken: dict[str, list[bytes]] = {}
+        """Entries that a worker has read and not claimed yet."""
         self.forgotten: set[MessageId] = set()
         """In flight, and reset since."""
         self.windows: dict[str, tuple[int, int]] = {}
@@ -81,7 +83,8 @@ class LanesMachine(RuleBasedStateMachine):
         self.ranks: dict[bytes, tuple[int, int]] = {}
         """Message -> its place in the order of a key: those once admitted, as they were, before those that were not."""
         self.ranked_entries: set[bytes] = set()
-        self.is_reclaiming = False
+        self.is_out_of_order = False
+        """The last step may have looked at messages in another order than that of their admission."""
         self.now_ms = BEGINNING_MS
         self.store: Store = self.run(open_store(settings))
         self.raw.hset(self.keys.meta, "fz", self.now_ms)
@@ -158,15 +161,25 @@ class LanesMachine(RuleBasedStateMachine):
             name = self.pick(at, sorted(self.workers))
             self.run(self.store.delivery.leave(name))
             del self.workers[name]
+            self.taken.pop(name, None)
+
+    @rule(at=AT, limit=st.integers(1, 2))
+    def wait(self, at: int, limit: int) -> None:
+        if not self.workers or self.seen.entries.keys() <= self.seen.pending.keys():
+            return  # it would block
+        name = self.pick(at, sorted(self.workers))
+        tokens = self.run(self.store.delivery.wait(0, name, limit, 1_000))
+        self.taken.setdefault(name, []).extend(tokens)
 
     @rule(at=AT, limit=st.integers(1, 6), reclaim=st.booleans())
     def claim(self, at: int, limit: int, reclaim: bool) -> None:
         if not self.workers:
             return
         name = self.pick(at, sorted(self.workers))
-        batch = self.run(self.store.delivery.claim(0, name, limit, reclaim=reclaim))
-        assert len(batch.claims) <= limit
-        self.is_reclaiming = reclaim
+        self.is_out_of_order = reclaim or any(self.taken.values())
+        tokens = self.taken.pop(name, [])
+        batch = self.run(self.store.delivery.claim(0, name, limit, taken=tokens, reclaim=reclaim))
+        assert len(batch.claims) <= max(limit, len(tokens))
         seen = self.look()
         started: dict[str, int] = {}
         for claim in batch.claims:
@@ -278,6 +291,7 @@ class LanesMachine(RuleBasedStateMachine):
             return
         name = self.pick(at, sorted(self.workers))
         self.workers[name] = []
+        self.taken.pop(name, None)
         for entry_id, owner in self.seen.pending.items():
             if owner == name:
                 self.age(entry_id, owner)
@@ -414,12 +428,11 @@ class LanesMachine(RuleBasedStateMachine):
                     if one in before.lanes.get(lane, ()):
                         continue
                     was_admitted = one in before.entries.values()
-                    if self.is_reclaiming or not was_admitted:
-                        # Of lost attempts nobody knows in which order they are found.
+                    if self.is_out_of_order or not was_admitted:
                         self.ranks[one] = (0 if was_admitted else 1, self.next_number())
                 ranks = [self.ranks[one] for one in living]
                 assert ranks == sorted(ranks), lane
-        self.is_reclaiming = False
+        self.is_out_of_order = False
 
     def check_numbers(self) -> None:
         """`lag`, `waitListSize` and the attempts in flight, as callers see them."""
@@ -446,6 +459,7 @@ class LanesMachine(RuleBasedStateMachine):
         """With nothing held up any more, one worker brings everything to its end in a bounded number of rounds."""
         for name in list(self.workers):
             self.run(self.store.delivery.leave(name))
+        self.taken.clear()
         for name in self.look().queues:
             self.put_queue(name, None, False)
         for key in KEYS:

@@ -16,11 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 
-from tests.mutants.catalogue import MUTANTS, Mutant
-from tests.mutants.schedules import SCHEDULES
+from tests.mutants.catalogue import MUTANTS
+from tests.mutants.mutant import Mutant
 from tests.support.redis_server import find_engines
 
-ALL_MUTANTS = (*MUTANTS, *SCHEDULES)
 ROOT = Path(__file__).resolve().parents[2]
 COPIED = ("qstash_clone", "worker", "tests", "pyproject.toml")
 PROCESSES = 2
@@ -106,11 +105,11 @@ class Workshop:
 
 def main(names: Sequence[str]) -> int:
     """Judge all mutants, or those named; 0 if every one was killed."""
-    unknown = set(names) - {mutant.name for mutant in ALL_MUTANTS}
+    unknown = set(names) - {mutant.name for mutant in MUTANTS}
     if unknown:
         print(f"no such mutant: {', '.join(sorted(unknown))}", file=sys.stderr)
         return 2
-    chosen = [mutant for mutant in ALL_MUTANTS if not names or mutant.name in names]
+    chosen = [mutant for mutant in MUTANTS if not names or mutant.name in names]
     free: SimpleQueue[Workshop] = SimpleQueue()
     workshops = [Workshop() for _ in range(PROCESSES)]
     for workshop in workshops:

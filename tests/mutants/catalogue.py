@@ -1,92 +1,41 @@
 """The places that are broken, and the tests that must notice."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from tests.mutants.lanes import LANES
+from tests.mutants.mutant import Mutant
+from tests.mutants.mutant import script_mutant as _script
+from tests.mutants.schedules import SCHEDULES
 
-LUA = "qstash_clone/storage/lua/"
 STORAGE = "qstash_clone/storage/"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mutant:
-    """One change that must make a test fail."""
-
-    name: str
-    path: str
-    old: str
-    """Occurs exactly once in the file."""
-    new: str
-    selection: Sequence[str]
-    """Arguments of pytest."""
-    on_all_engines: bool = False
-    """Only one of the engines tells the difference."""
-
-
-def _script(script: str, name: str, old: str, new: str, *tests: str, on_all_engines: bool = False) -> Mutant:
-    """A change of a script; tests are modules of tests/storage, then perhaps `-k` and an expression."""
-    modules = [f"tests/storage/test_{test}.py" for test in tests if test in _MODULES]
-    others = [test for test in tests if test not in _MODULES]
-    path = f"{LUA}{script}.lua"
-    return Mutant(
-        name=f"{script.removeprefix('include/')}: {name}",
-        path=path,
-        old=old,
-        new=new,
-        selection=[*modules, *others],
-        on_all_engines=on_all_engines,
-    )
-
-
-_MODULES = {
-    "broken_off",
-    "callbacks",
-    "cancel",
-    "claim",
-    "codec",
-    "dead_letters",
-    "deduplication",
-    "expire",
-    "extend",
-    "full_redis",
-    "grouping",
-    "heartbeat",
-    "promote",
-    "publish",
-    "release",
-    "scripts",
-    "settle",
-    "signing_keys",
-    "store",
-    "without_log",
-}
 
 PUBLISH = (
     _script(
         "include/store_message",
         "a repeated id is stored again",
-        "if redis.call('STRLEN', key) > 0 then",
+        "if message.is_stored then",
         "if false then",
         "publish",
     ),
     _script(
-        "include/store_message", "a not-before of zero is none", "not_before_ms >= 0", "not_before_ms > 0", "publish"
+        "include/store_message",
+        "a not-before of zero is none",
+        "if message.not_before_ms >= 0",
+        "if message.not_before_ms > 0",
+        "publish",
     ),
     _script("include/store_message", "due now waits in the timers", "due_ms <= now_ms", "due_ms < now_ms", "publish"),
-    _script("include/store_message", "no doorbell", "redis.call('XADD', ready, '*', 'b', '1')", "", "publish"),
-    _script(
-        "include/store_message", "a doorbell for every timer", "(timers) ~= earliest", "(timers) ~= false", "publish"
-    ),
-    _script("include/store_message", "a doorbell for nobody", "partition.capacity > 0 and ", "", "publish"),
+    _script("include/store_message", "no doorbell", "    ring_doorbell(partition)\n", "", "publish"),
+    _script("include/store_message", "a doorbell for every timer", "~= partition.earliest.id", "~= false", "publish"),
+    _script("include/partition", "a doorbell for nobody", "if partition.capacity > 0 then", "if true then", "publish"),
     _script(
         "include/store_message",
         "timer at the wrong time",
-        "'ZADD', timers, due_ms",
-        "'ZADD', timers, now_ms",
+        "'ZADD', partition.timers, due_ms",
+        "'ZADD', partition.timers, now_ms",
         "publish",
     ),
-    _script("include/store_message", "no CREATED", "log_event(log, 'C', id)", "", "publish"),
+    _script("include/store_message", "no CREATED", "log_event(partition, log, 'C', id)", "", "publish"),
     _script("include/log", "written although it is off", "if log then", "if true then", "without_log"),
-    _script("publish", "one member fails all", "pcall(publish, id,", "true, publish(id,", "publish"),
+    _script("publish", "one member fails all", "pcall(publish, at, behind)", "true, publish(at, behind)", "publish"),
 )
 
 DEDUPLICATION = (
@@ -121,7 +70,7 @@ DEDUPLICATION = (
     _script(
         "trim_deduplication",
         "a newer record goes with an old entry",
-        " and string.sub(record, MESSAGE_ID_BYTES + 1) == ends",
+        " and string.sub(record, MESSAGE_ID_BYTES + 1, MESSAGE_ID_BYTES + WINDOW_BYTES) == ends",
         "",
         "deduplication",
     ),
@@ -137,13 +86,11 @@ CALLBACKS = (
     _script(
         "settle",
         "written before the callbacks' lanes were looked at",
-        "    look_at_callbacks(callbacks_at, behind)\n",
-        "",
+        "    look_at_message(partition, callback)\n",
+        "    callback.route = parse_route(callback.lane)\n",
         "callbacks",
     ),
-    _script(
-        "settle", "callbacks are forgotten", "    store_callbacks(callbacks_at, behind, dlq_id)\n", "", "callbacks"
-    ),
+    _script("settle", "callbacks are forgotten", "    store_callbacks(callbacks, dlq_id)\n", "", "callbacks"),
     _script(
         "settle",
         "reported and not recorded",
@@ -153,95 +100,18 @@ CALLBACKS = (
     ),
     _script("settle", "a failure without its id", "dlq_id and dlq_id_at >= 0", "false", "callbacks"),
     _script("settle", "the rest of the body is cut", "dlq_id_at + 1)", "dlq_id_at + 2)", "callbacks"),
-    _script("settle", "no doorbell for callbacks", "if earliest then", "if false then", "callbacks"),
-    _script("settle", "a doorbell for every callback", "if ARGV[child + 1] ~= '0' then", "if true then", "callbacks"),
+    _script("settle", "no doorbell for callbacks", "end_of_storing(partition)\n", "", "callbacks"),
     _script("include/dead_letter", "an id of no partition", "sequence * partitions + number", "sequence", "callbacks"),
 )
 
-LANES = (
-    _script("include/lanes", "overtaking in a lane", "look.waiting == 0 and look", "look", "publish", "heartbeat"),
+CLAIM = (
     _script(
-        "include/lanes",
-        "a lane fills the workers",
-        "look.admitted < partition.free",
-        "look.admitted <= partition.free",
-        "heartbeat",
-    ),
-    _script(
-        "include/lanes",
-        "a waiting lane gets no turns",
-        "  if look.waiting == 0 then\n    redis.call('RPUSH', ring, lane)",
-        "  if look.waiting == 1 then\n    redis.call('RPUSH', ring, lane)",
-        "publish",
-    ),
-    _script(
-        "include/lanes",
-        "admitted without a place",
-        "redis.call('SADD', partition.prefix .. 'a:' .. lane, id)",
-        "",
+        "claim",
+        "no new generation",
+        "head.generation = (head.generation + 1) % GENERATIONS\n  head.claims",
+        "head.claims",
         "claim",
     ),
-    _script(
-        "include/lanes",
-        "a place is never given back",
-        "redis.call('SREM', partition.prefix .. 'a:' .. lane, id)",
-        "",
-        "settle",
-    ),
-    _script(
-        "include/lanes",
-        "a parked lane stays parked",
-        "if redis.call('SISMEMBER', parked, lane) == 1 then",
-        "if false then",
-        "cancel",
-        "settle",
-    ),
-    _script(
-        "include/lanes",
-        "out of the parked set before into the ring",
-        "  redis.call('RPUSH', ring, lane)\n  redis.call('SREM', parked, lane)\n",
-        "  redis.call('SREM', parked, lane)\n  redis.call('RPUSH', ring, lane)\n",
-        "broken_off",
-        "-k",
-        "heartbeat_and_unpark",
-    ),
-    _script(
-        "include/lanes",
-        "unparked twice",
-        "  redis.call('SREM', parked, lane)\n",
-        "",
-        "heartbeat",
-        "settle",
-    ),
-    _script(
-        "include/lanes",
-        "a refused lane is forgotten",
-        "    redis.call('SADD', parked, lane)\n    redis.call('LPOP', ring)\n    return",
-        "    redis.call('LPOP', ring)\n    return",
-        "settle",
-        "heartbeat",
-    ),
-    _script("include/lanes", "a cancelled message is admitted", "1, 1)) == QUEUED then", "1, 1)) then", "cancel"),
-    _script("include/lanes", "one lane has all turns", "'LEFT', 'RIGHT'", "'LEFT', 'LEFT'", "heartbeat"),
-    _script(
-        "include/lanes",
-        "a turn for one place too many",
-        "lane) >= partition.free then",
-        "lane) > partition.free then",
-        "heartbeat",
-    ),
-    _script(
-        "include/lanes",
-        "a lane that cannot be read stops all",
-        "not pcall(take_turn, partition, ready, ring, parked, lane)",
-        "take_turn(partition, ready, ring, parked, lane)",
-        "settle",
-    ),
-    _script("include/lanes", "turns without end", "    limit = limit - 1\n", "", "heartbeat"),
-)
-
-CLAIM = (
-    _script("claim", "no new generation", "(head.generation + 1) % GENERATIONS", "head.generation", "claim"),
     _script("claim", "claims are not counted", "math.min(head.claims + 1, MOST_CLAIMS)", "1", "claim"),
     _script("claim", "claims overflow", "math.min(head.claims + 1, MOST_CLAIMS)", "(head.claims + 1) % 256", "claim"),
     _script("claim", "anybody's taken entry", "pending and pending[2] == consumer", "pending", "claim"),
@@ -252,7 +122,13 @@ CLAIM = (
         "head.state == ACTIVE and source ~= EXPIRED",
         "claim",
     ),
-    _script("claim", "a repeated claim counts again", "head.state == ACTIVE and source == TAKEN", "false", "claim"),
+    _script(
+        "claim",
+        "a repeated claim counts again",
+        "is_repeated = head.state == ACTIVE and source == TAKEN",
+        "is_repeated = false",
+        "claim",
+    ),
     _script("claim", "taken and reclaimed in one call", "entry and not is_taken[entry[1]]", "entry", "claim"),
     _script(
         "claim",
@@ -277,18 +153,18 @@ CLAIM = (
     _script(
         "claim",
         "written before the place was looked at",
-        "look_at_place(partition, ring, parked, head.lane)\n    finish_message",
+        "look_at_place(partition, route, id)\n    finish_message",
         "finish_message",
         "claim",
     ),
-    _script("claim", "no place is freed", "  release_place(partition, ring, parked, lane, id)\n", "", "claim"),
+    _script("claim", "no place is freed", "  release_place(partition, route, id)\n", "", "claim"),
     _script("claim", "a doorbell is not heard", "    rang = 1\n", "", "claim"),
     _script("claim", "one fault fails all", "pcall(step, ...)", "true, step(...)", "claim"),
     _script("claim", "nothing moves up", "if dropped > 0 then", "if false then", "claim"),
     _script("claim", "stops when Redis is full", "write_when_full(ready, group)\n", "", "full_redis"),
     _script("claim", "gives up behind many live leases", "rounds >= 1000", "rounds >= 100", "claim"),
-    _script("claim", "no ACTIVE", "log_event(log, 'A', id)", "", "claim"),
-    _script("claim", "a held-up call reclaims", "partition.now_ms <= reclaim_until_ms", "true", "claim"),
+    _script("claim", "no ACTIVE", "log_event(partition, log, 'A', id)", "", "claim"),
+    _script("claim", "a held-up call reclaims", "partition.real_ms <= reclaim_until_ms", "true", "claim"),
 )
 
 SETTLE = (
@@ -299,7 +175,7 @@ SETTLE = (
     _script(
         "settle",
         "the place is kept",
-        "  release_place(partition, ring, parked, head.lane, id)\n",
+        "  release_place(partition, route, id)\n",
         "",
         "settle",
     ),
@@ -315,7 +191,7 @@ SETTLE = (
     _script(
         "settle",
         "written before the place was looked at",
-        "  look_at_place(partition, ring, parked, head.lane)\n",
+        "  look_at_place(partition, route, id)\n",
         "",
         "settle",
     ),
@@ -335,11 +211,11 @@ SETTLE = (
     _script("settle", "a cancellation is ignored", "head.flags == CANCEL_REQUESTED", "false", "settle"),
     _script("settle", "the attempt is not kept", "append_attempt(key, now_ms, attempt)", "", "settle"),
     _script("settle", "one member fails all", "pcall(settle, ARGV[at],", "true, settle(ARGV[at],", "settle"),
-    _script("settle", "nothing moves up", "admit(partition, ready, ring, parked, #reply + 8)", "", "settle"),
-    _script("settle", "one moves up for many", "parked, #reply + 8)", "parked, 1)", "settle"),
+    _script("settle", "nothing moves up", "admit(partition, 2 * #reply + 8)", "", "settle"),
+    _script("settle", "one moves up for many", "2 * #reply + 8)", "1)", "settle"),
     _script("settle", "stops when Redis is full", "write_when_full(ready, group)\n", "", "full_redis"),
     _script("include/record", "an attempt doubles the record", "<= REWRITE_BYTES", "< 0", "settle"),
-    _script("include/dead_letter", "not in the queue", "redis.call('XADD', dlq, '*', 'i', id)", "'1-1'", "settle"),
+    _script("include/dead_letter", "not in the queue", "append_dated(partition, dlq, 'i', id)", "'1-1'", "settle"),
 )
 
 CARE = (
@@ -359,18 +235,24 @@ CARE = (
         "promote",
     ),
     _script("promote", "whatever state", "not head or head.state ~= DELAYED", "not head", "promote"),
-    _script("promote", "without limit", "'LIMIT', 0, limit", "'LIMIT', 0, -1", "promote"),
+    _script(
+        "promote",
+        "without limit",
+        "redis.call('ZRANGEBYSCORE', timers, '-inf', partition.now_ms, 'LIMIT', 0, limit)",
+        "redis.call('ZRANGEBYSCORE', timers, '-inf', partition.now_ms)",
+        "promote",
+    ),
     _script("promote", "stops when Redis is full", "redis.call('ZREM', timers, '')", "", "full_redis"),
     _script("promote", "one fault fails all", "pcall(promote, id)", "true, promote(id)", "promote"),
     _script("promote", "a fault is met again at once", "partition.now_ms + AGAIN_MS", "partition.now_ms", "promote"),
-    _script("cancel", "the place is kept", "release_place(partition, ring, parked, head.lane, id)\n", "", "cancel"),
+    _script("cancel", "the place is kept", "release_place(partition, route, id)\n", "", "cancel"),
     _script("cancel", "the timer stays", "redis.call('ZREM', timers, id)\n", "", "cancel"),
     _script("cancel", "kept for ever", ", 'X', retention_ms)", ", 'X', 2 ^ 40)", "cancel"),
     _script("cancel", "the request is not noted", "  head.flags = CANCEL_REQUESTED\n", "", "cancel"),
     _script("cancel", "a dead letter is cancelled", " or head.state == FAILED", "", "cancel"),
     _script("heartbeat", "the silent count", "  redis.call('HDEL', capacity, gone)\n", "", "heartbeat"),
     _script("heartbeat", "a leaving worker takes its entries along", "[1] == nil then", "[1] ~= 0 then", "heartbeat"),
-    _script("heartbeat", "parked lanes get no other chance", "  unpark(ring, parked, lane)\n", "", "heartbeat"),
+    _script("heartbeat", "parked lanes get no other chance", "    unpark(partition, lane)\n", "", "heartbeat"),
     _script(
         "retry_dead_letter",
         "a repeated call finds nothing",
@@ -381,15 +263,15 @@ CARE = (
     _script(
         "retry_dead_letter",
         "stays in the queue",
-        "log_event(log, 'C', new_id)\nredis.call('XDEL', dlq, entry)",
-        "log_event(log, 'C', new_id)",
+        "message)\nredis.call('XDEL', dlq, entry)",
+        "message)",
         "dead_letters",
     ),
     _script(
         "retry_dead_letter",
         "keeps its past",
-        "HEAD_BYTES + 1, old.total_bytes",
-        "HEAD_BYTES + 1, #record",
+        "old.fixed_bytes + 1, old.total_bytes",
+        "old.fixed_bytes + 1, #record",
         "dead_letters",
     ),
     _script("delete_dead_letter", "the record stays", "redis.call('DEL', key)", "", "dead_letters"),
@@ -523,8 +405,8 @@ PYTHON = (
     Mutant(
         name="publish store: repeats on any partition",
         path=STORAGE + "publish_store.py",
-        old="self._filling if deduplication is None else self._deciding(deduplication)",
-        new="self._filling",
+        old="            partition = self._deciding(deduplication)\n",
+        new="            partition = self._filling\n",
         selection=["tests/storage/test_deduplication.py"],
     ),
     Mutant(
@@ -578,4 +460,4 @@ PYTHON = (
     ),
 )
 
-MUTANTS = (*PUBLISH, *DEDUPLICATION, *CALLBACKS, *LANES, *CLAIM, *SETTLE, *CARE, *PYTHON)
+MUTANTS = (*PUBLISH, *DEDUPLICATION, *CALLBACKS, *LANES, *CLAIM, *SETTLE, *CARE, *SCHEDULES, *PYTHON)

@@ -1,12 +1,12 @@
 """The places about schedules that are broken, and the tests that must notice."""
 
-from tests.mutants.catalogue import LUA, STORAGE, Mutant
+from tests.mutants.mutant import LUA, Mutant
 
 CRON = "qstash_clone/domain/cron.py"
 TIME_ZONES = "qstash_clone/domain/time_zones.py"
 DOMAIN = "qstash_clone/domain/schedules.py"
-STORE = STORAGE + "schedule_store.py"
-CODEC = STORAGE + "schedule_codec.py"
+STORE = "qstash_clone/storage/schedule_store.py"
+CODEC = "qstash_clone/storage/schedule_codec.py"
 LOOP = "worker/scheduler.py"
 
 
@@ -50,7 +50,11 @@ RULES = (
     _mutant("changes are looked for once a week", TIME_ZONES, "_PROBE_MS = 3 *", "_PROBE_MS = 30 *", "unit/time_zones"),
     _mutant("ids of places", DOMAIN, "{seen[url]}\\n{url}", "{len(ids)}", "unit/schedules"),
     _mutant(
-        "the oldest instant fires", DOMAIN, "due_ms if newest_ms is None else newest_ms", "due_ms", "unit/schedules"
+        "the oldest instant fires",
+        DOMAIN,
+        "return due_ms if newest_ms is None else newest_ms",
+        "due_ms",
+        "unit/schedules",
     ),
     _mutant(
         "a delay from now",

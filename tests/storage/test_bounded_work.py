@@ -12,28 +12,12 @@ from qstash_clone.domain.message import Claim
 from qstash_clone.storage.store import Store
 from tests.storage.conftest import MoveClock
 from tests.support.messages import claim_all, dead_letter, delivered, failed, new_message, publish, retry
+from tests.support.meter import FORBIDDEN, Meter
 from tests.support.schedules import new_schedule, plan_one
 
 BACKLOG = 20_000
 YEARLY = "0 0 1 1 *"
-NOT_OURS = {"info", "config|resetstat", "config", "hincrby", "xpending", "xclaim"}
-"""Commands of the measurement and of the fixtures. Scripts use XPENDING with taken entries and XCLAIM to extend."""
-FORBIDDEN = {"keys", "scan", "sscan", "hscan", "zscan", "sort", "linsert", "lrem", "lrange", "smembers", "lpos"}
 MOST_UNPARKED = 64
-
-
-class Meter:
-    """Counts the commands that Redis executes, those inside scripts too."""
-
-    def __init__(self, redis_client: Any) -> None:
-        self._client = redis_client
-
-    async def count(self, step: Callable[[], Awaitable[object]]) -> Counter[str]:
-        await self._client.config_resetstat()
-        await step()
-        stats = await self._client.info("commandstats")
-        calls = {name.removeprefix("cmdstat_"): entry["calls"] for name, entry in stats.items()}
-        return Counter({name: count for name, count in calls.items() if name not in NOT_OURS})
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import pytest
 
 from qstash_clone.domain.lanes import flow_control_lane
 from qstash_clone.ids import MessageId
+from qstash_clone.storage.delivery_store import FLOW_IDLE_MS
 from qstash_clone.storage.store import Store
 from tests.storage.conftest import AgeLeases, Look, MoveClock
 from tests.support.lanes import KEY, QUEUE, claimed, publish_keyed, shown_key
@@ -26,7 +27,7 @@ async def settle_all(store: Store, consumer: str = "w1") -> list[MessageId]:
     return done
 
 
-async def test_what_a_pause_holds_keeps_its_order(store: Store) -> None:
+async def test_what_a_pause_holds_keeps_its_order(store: Store, look: Look) -> None:
     """Whoever looks at it meanwhile, and however little at a time."""
     ids = [await publish_keyed(store) for _ in range(12)]
     await store.flow_controls.set_flow_control_paused(KEY, True)
@@ -36,6 +37,7 @@ async def test_what_a_pause_holds_keeps_its_order(store: Store) -> None:
     await pin(store, parallelism=1)
     await store.flow_controls.set_flow_control_paused(KEY, False)
     assert await settle_all(store) == ids
+    assert "b" not in look().limits[LANE]
 
 
 async def test_what_a_second_pause_holds_keeps_its_order(store: Store) -> None:
@@ -113,6 +115,9 @@ async def test_never_more_starts_in_a_window_than_its_rate(store: Store, move_cl
     await move_clock(100)
     await store.delivery.promote(0, 10)
     assert await settle_all(store) == ids[2:4]
+    await move_clock(10_000)
+    await store.delivery.promote(0, 10)
+    assert await settle_all(store) == ids[4:]
 
 
 async def test_a_retry_starts_under_the_rate_too(store: Store, move_clock: MoveClock) -> None:
@@ -176,6 +181,19 @@ async def test_a_window_that_opens_behind_a_full_line_wakes_it_when_it_ends(stor
     await freeze(store, 1_800_000_010_000)
     await store.delivery.promote(0, 10)
     assert await claimed(store) == ids[1:]
+
+
+async def test_a_line_that_a_reset_lets_go_on_wakes_at_the_end_of_the_new_window(store: Store, look: Look) -> None:
+    await freeze(store, 1_800_000_000_000)
+    ids = [await publish_keyed(store, rate=1, period_s=10) for _ in range(3)]
+    assert await settle_all(store) == ids[:1]
+    await freeze(store, 1_800_000_005_000)
+    await store.flow_controls.reset_flow_control(KEY, parallelism=False)
+    assert await settle_all(store) == ids[1:2]
+    assert look().windows == {LANE: 1_800_000_015_000}
+    await freeze(store, 1_800_000_015_000)
+    await store.delivery.promote(0, 10)
+    assert await settle_all(store) == ids[2:]
 
 
 async def test_a_clock_that_is_set_back_begins_a_new_window(store: Store, move_clock: MoveClock) -> None:
@@ -267,6 +285,35 @@ async def test_what_waits_in_a_queue_does_not_wait_for_its_key(store: Store, que
     assert (await shown_key(store)).waiting == expected
     await store.admin.cancel(ids[3])
     assert (await shown_key(store)).waiting == max(0, expected - 1)
+
+
+async def test_a_key_never_takes_all_places(store: Store, look: Look) -> None:
+    await store.delivery.heartbeat("w1", 10)
+    for _ in range(20):
+        await publish_keyed(store)
+    assert len(look().admitted[LANE]) == 5
+    await store.delivery.heartbeat("w1", 20)
+    assert len(look().admitted[LANE]) == 10
+    assert look().parked == {LANE}
+
+
+async def test_a_key_is_kept_while_it_is_used_or_set(store: Store, move_clock: MoveClock, look: Look) -> None:
+    await publish_keyed(store, "delayed", delay_ms=86_400_000)
+    await publish_keyed(store, "window", rate=1, period_s=86_400)
+    await store.delivery.settle(delivered(await claim_one(store)))
+    await publish_keyed(store, "idle")
+    await store.delivery.settle(delivered(await claim_one(store)))
+    await store.flow_controls.set_flow_control_paused("paused", True)
+    await store.flow_controls.pin_flow_control("parallelism", parallelism=1, rate=None, period_ms=1000)
+    await store.flow_controls.pin_flow_control("rate", parallelism=None, rate=1, period_ms=1000)
+    await move_clock(FLOW_IDLE_MS - 60_000)
+    await store.delivery.expire(0, 100)
+    assert "idle" in look().flows
+    for _ in range(2):
+        await move_clock(FLOW_IDLE_MS + 1000)
+        await store.delivery.expire(0, 100)
+        assert look().flows.keys() == {"delayed", "window", "paused", "parallelism", "rate"}
+        assert {lane[2:] for lane in look().limits} == look().flows.keys()
 
 
 async def freeze(store: Store, now_ms: int) -> None:

@@ -293,3 +293,53 @@ async def test_a_deletion_means_members_from_before_the_clock_was_set_back(
     assert await store.queues.delete_queue(QUEUE)
     assert {look().records[message_id].stored.state for message_id in ids} == {State.CANCELED}
     assert LANE not in look().limits
+
+
+async def test_a_paused_queue_gives_no_slots(store: Store, look: Look) -> None:
+    await put_queue(store, is_paused=True)
+    await enqueue(store)
+    assert (look().slots, look().entries, look().blocked) == ({}, {}, {LANE})
+
+
+async def test_a_retry_that_is_due_without_capacity_goes_before_the_line(
+    store: Store, move_clock: MoveClock, look: Look
+) -> None:
+    first, second = await enqueue(store), await enqueue(store)
+    await store.delivery.settle(retry(await claim_one(store), delay_ms=1000))
+    await store.delivery.heartbeat("w1", 0)
+    await move_clock(1000)
+    await store.delivery.promote(0, 10)
+    assert look().returning == {LANE: [first]}
+    assert look().ring == [LANE], "the full slots hold up only those who have none"
+    await store.delivery.heartbeat("w1", 100)
+    claim = await claim_one(store)
+    assert claim.id == first
+    await store.delivery.settle(delivered(claim))
+    assert await claimed(store) == [second]
+
+
+async def test_only_what_waits_for_its_key_is_counted_off_when_it_is_cancelled(
+    store: Store, move_clock: MoveClock, look: Look
+) -> None:
+    """Not a member that waits for a slot, nor one that has a slot and waits for its queue."""
+    holder, behind = await enqueue(store, key=KEY), await enqueue(store, key=KEY)
+    await store.delivery.settle(retry(await claim_one(store), delay_ms=1000))
+    await put_queue(store, is_paused=True)
+    await move_clock(1000)
+    await store.delivery.promote(0, 10)
+    assert look().returning == {LANE: [holder]}
+    await store.flow_controls.set_flow_control_paused(KEY, True)
+    other = await publish_keyed(store)
+    await store.admin.cancel(behind)
+    await store.admin.cancel(holder)
+    assert (await shown_key(store)).waiting == 1
+    await store.admin.cancel(other)
+    assert (await shown_key(store)).waiting == 0
+
+
+async def test_a_member_with_a_key_does_not_overtake_one_that_waits_for_capacity(store: Store, look: Look) -> None:
+    await store.delivery.heartbeat("w1", 0)
+    first, second = await enqueue(store), await enqueue(store, key=KEY)
+    assert look().lanes == {LANE: [first, second]}
+    await store.delivery.heartbeat("w1", 100)
+    assert await claimed(store) == [first]

@@ -7,7 +7,8 @@ from typing import Any
 import redis.asyncio
 
 ASIDE = b"aside:"
-SORTED_SETS = b"timers", b"workers", b"windows", b"}queues", b"}flows", b"}schedules", b"}catalogue"
+SORTED_SETS = (b"timers", b"workers", b"schedules", b"catalogue", b"windows", b"}queues", b"}flows")
+"""What would not notice another sorted set in its place."""
 
 
 @asynccontextmanager

@@ -14,7 +14,7 @@ ARGV
   2  is_logged              0|1
   3  finished_retention_ms  int    how long their records stay
   4+ ids                    bytes
-DERIVES  record and lanes of each message
+DERIVES  record and lanes of each message, and of what is admitted in their stead
 RETURNS
   {"ok", word, ...}   one word per id: "canceled", "requested", "already_requested", "already_canceled", "not_found"
                       or "error <text>"
@@ -36,7 +36,7 @@ local partition, refusal = open_partition(meta, version)
 if refusal then
   return refusal
 end
-redis.call('EXISTS', timers, KEYS[3], KEYS[4], KEYS[5])
+redis.call('EXISTS', timers, KEYS[3], KEYS[4], KEYS[5], partition.ready)
 
 local function cancel(id)
   local key = message_key(partition.prefix, id)

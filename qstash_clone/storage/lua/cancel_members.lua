@@ -36,7 +36,7 @@ local partition, refusal = open_partition(meta, version)
 if refusal then
   return refusal
 end
-redis.call('EXISTS', partition.timers, KEYS[2])
+redis.call('EXISTS', partition.timers, partition.ready, KEYS[2])
 local cancelled, in_flight, faults = 0, 0, {}
 
 local function cancel(id)
