@@ -36,6 +36,18 @@ class Remains:
         return not (self.timers or self.ready or self.in_flight or self.lanes or self.slots or self.records)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateWindow:
+    """A rate window of a flow-control key, at one moment."""
+
+    started_ms: int
+    """Unix time, by Redis's clock."""
+    counted: int
+    """Attempts so far."""
+    for_workers: int
+    """Messages of the key that the limits let start, and that no worker has taken yet."""
+
+
 class Inspector:
     """Reads one store with one partition, which has a Redis of its own."""
 
@@ -132,12 +144,17 @@ class Inspector:
             if fields[b"e"].startswith(letter)
         ]
 
-    async def rate_window(self, key: str) -> tuple[int, int] | None:
-        """When the rate window of a flow-control key began that was opened last (unix ms, by Redis's clock), and how
-        many attempts it has counted; None before the first."""
-        limits = self._keys.limits(flow_control_lane(key))
-        started_ms, counted = await (await self._redis()).hmget(limits, "ws", "wc")
-        return None if started_ms is None else (int(started_ms), int(counted))
+    async def rate_window(self, key: str) -> RateWindow | None:
+        """The rate window of a flow-control key that was opened last; None before the first."""
+        lane = flow_control_lane(key)
+        async with (await self._redis()).pipeline(transaction=True) as pipeline:
+            pipeline.hmget(self._keys.limits(lane), "ws", "wc")
+            pipeline.scard(self._keys.admitted(lane))
+            pipeline.scard(self._keys.in_flight(lane))
+            (started_ms, counted), admitted, in_flight = await pipeline.execute()
+        if started_ms is None:
+            return None
+        return RateWindow(started_ms=int(started_ms), counted=int(counted), for_workers=admitted - in_flight)
 
     async def is_empty(self) -> bool:
         """Whether every message has ended and nothing of them stays for ever."""

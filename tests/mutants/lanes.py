@@ -455,7 +455,7 @@ _QUEUES = (
         "",
         "broken_off_lanes",
         "-k",
-        "callbacks and not timers",
+        "callbacks and settle_member",
     ),
     _script(
         "include/lanes",
@@ -532,14 +532,19 @@ _QUEUES = (
     ),
     _script("delete_queue", "the line stays closed", "reopen_lane(partition, lane)\n", "", "queues", "slots"),
     _script("delete_queue", "nobody clears the line", "  admit_reopened(partition)\n", "", "slots"),
-    _script("delete_queue", "two deletions in one ms", "(deleted_ms or -1) + 1, ", "", "queues"),
     _script("delete_queue", "newer members stay", ", tonumber(fields[5]) or 0)", ")", "slots"),
     _script(
         "delete_queue", "listed although it is deleted", "redis.call('ZREM', partition.queues, name)\n", "", "queues"
     ),
     _script("cancel_members", "members of the new queue", " or head.created_ms > deleted_ms", "", "queues"),
     _script("cancel_members", "members of other queues", "if route.queue ~= lane then", "if false then", "queues"),
-    _script("cancel_members", "members move on meanwhile", "if turns > 0 then", "if true then", "slots"),
+    _script(
+        "cancel_members",
+        "members move on meanwhile",
+        "admit(partition, turns)\nend",
+        "end\nadmit(partition, 32)",
+        "slots",
+    ),
     _script("put_queue", "a change reopens nothing", "reopen_lane(partition, lane)\n", "", "queues"),
     _script("put_queue", "a change without turns", "admit_reopened(partition)\n", "", "queues"),
     _script("put_queue", "one queue too many", ">= most then", "> most then", "queues"),
