@@ -3,6 +3,7 @@
 from tests.mutants.lanes import LANES
 from tests.mutants.mutant import Mutant
 from tests.mutants.mutant import script_mutant as _script
+from tests.mutants.schedules import SCHEDULES
 
 STORAGE = "qstash_clone/storage/"
 
@@ -459,4 +460,4 @@ PYTHON = (
     ),
 )
 
-MUTANTS = (*PUBLISH, *DEDUPLICATION, *CALLBACKS, *LANES, *CLAIM, *SETTLE, *CARE, *PYTHON)
+MUTANTS = (*PUBLISH, *DEDUPLICATION, *CALLBACKS, *LANES, *CLAIM, *SETTLE, *CARE, *SCHEDULES, *PYTHON)
