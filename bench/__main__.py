@@ -23,6 +23,7 @@ from bench.measures import (
     latency,
     memory,
     publish,
+    schedules,
     starts,
     timers,
 )
@@ -42,10 +43,11 @@ MEASURES: dict[str, Measure] = {
     "flow_control": flow_control.measure,
     "memory": memory.measure,
     "commands": commands.measure,
+    "schedules": schedules.measure,
     "starts": starts.measure,
 }
 RESULTS = Path(__file__).parent / "results"
-PATIENCE_S = 900
+PATIENCE_S = 1800
 """No measure may take longer."""
 
 

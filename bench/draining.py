@@ -43,7 +43,7 @@ class Drain:
     def __init__(self, engine: Engine, store: Store, worker: Child, receiver: Tool, port: int) -> None:
         self._engine = engine
         self._store = store
-        self._worker = worker
+        self.worker = worker
         self.receiver = receiver
         self.url = destination(port)
 
@@ -61,15 +61,15 @@ class Drain:
     async def run(self, laying: Callable[[], Awaitable[list[str]]]) -> DrainRound:
         """As `backlog`, for what `laying` puts into the store; it returns the ids."""
         await self.receiver.ask("reset", timeout_s=5)
-        self._worker.signal(signal.SIGSTOP)
+        self.worker.signal(signal.SIGSTOP)
         expected = await laying()
-        processes = {"worker": self._worker.pid, "redis": self._engine.pid, "receiver": self.receiver.child.pid}
+        processes = {"worker": self.worker.pid, "redis": self._engine.pid, "receiver": self.receiver.child.pid}
         watch = Stopwatch(processes)
-        self._worker.signal(signal.SIGCONT)
+        self.worker.signal(signal.SIGCONT)
         await self.receiver.ask(
             "expect", name="fast", count=len(expected), patience_s=DRAIN_PATIENCE_S, timeout_s=DRAIN_PATIENCE_S + 5
         )
-        await drained(self._engine, self._worker)
+        await drained(self._engine, self.worker)
         usage = watch.read()
         collected = await self.receiver.ask("collect", name="fast", key=SIGNING_KEY, timeout_s=30)
         check_arrivals(expected, collected, "deliver")

@@ -31,6 +31,12 @@ class Sizes:
     others: int
     """Messages that wait for another host while latency is measured."""
     starts: int
+    schedules: int
+    """Schedules that are not due."""
+    due_schedules: int
+    """Schedules that are due at once."""
+    idle_s: float
+    """How long a worker is watched that has nothing to do."""
     windows: int
     """Rate windows for which messages wait."""
     lanes: int
@@ -47,6 +53,9 @@ FULL = Sizes(
     counted=200,
     others=20_000,
     starts=5,
+    schedules=100_000,
+    due_schedules=10_000,
+    idle_s=10.0,
     windows=12,
     lanes=10_000,
 )
@@ -56,10 +65,13 @@ QUICK = Sizes(
     delivered=4_000,
     lone_messages=150,
     due=3_000,
-    waiting=20_000,
+    waiting=50_000,
     counted=50,
     others=5_000,
     starts=3,
+    schedules=5_000,
+    due_schedules=1_000,
+    idle_s=3.0,
     windows=5,
     lanes=2_000,
 )

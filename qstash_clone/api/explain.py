@@ -2,12 +2,12 @@
 
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from qstash_clone.api.responses import UNFINISHED_TEXT
 from qstash_clone.domain.message import AttemptRecord, State, StoredMessage
 from qstash_clone.ids import format_message_id
-from qstash_clone.storage.interface import Whereabouts
+from qstash_clone.storage.interface import HeldUpBy, Whereabouts
 
 
 class Reason(StrEnum):
@@ -16,6 +16,10 @@ class Reason(StrEnum):
     DELAYED = "delayed"
     RETRY = "retry"
     NO_WORKER = "no_worker"
+    PAUSED = "paused"
+    QUEUE = "queue"
+    PARALLELISM = "parallelism"
+    RATE = "rate"
     LANE = "lane"
     READY = "ready"
     IN_FLIGHT = "in_flight"
@@ -56,7 +60,7 @@ def explain(where: Whereabouts, *, active_since_ms: int | None, lease_ms: int) -
         "maxRetries": stored.message.max_retries,
         "cancelRequested": stored.cancel_requested,
         "lane": {
-            "name": stored.lane,
+            "name": where.lane,
             "waiting": where.lane_waiting,
             "admitted": where.lane_admitted,
             "isParked": where.is_lane_parked,
@@ -108,6 +112,9 @@ def _due(where: Whereabouts) -> tuple[Reason, str]:
     if not where.workers:
         return Reason.NO_WORKER, f"{since}, but no worker is alive: start one."
     if stored.state is State.QUEUED and not where.is_admitted:
+        if where.held_up_by is not HeldUpBy.NOTHING:
+            reason, why = _held_up(where, where.held_up_by)
+            return reason, f"{since} and waits, because {why}."
         if where.is_lane_parked:
             why = "as many as it may have at the moment"
         elif where.free_places <= 0:
@@ -115,10 +122,35 @@ def _due(where: Whereabouts) -> tuple[Reason, str]:
         else:
             why = "and its turn is next"
         return Reason.LANE, (
-            f"{since} and waits for a place of its lane {stored.lane}: {where.lane_waiting} messages wait there, "
+            f"{since} and waits for a place of its lane {where.lane}: {where.lane_waiting} messages wait there, "
             f"{where.lane_admitted} are admitted or being delivered, {why}."
         )
     return Reason.READY, f"{since} and is about to be taken by a worker."
+
+
+def _held_up(
+    where: Whereabouts, by: Literal[HeldUpBy.PAUSE, HeldUpBy.SLOTS, HeldUpBy.PARALLELISM, HeldUpBy.RATE]
+) -> tuple[Reason, str]:
+    kind, _, name = where.lane.partition(":")
+    lane = f"{'queue' if kind == 'q' else 'flow-control key'} {name}"
+    match by:
+        case HeldUpBy.PAUSE:
+            return Reason.PAUSED, f"the {lane} is paused"
+        case HeldUpBy.SLOTS:
+            return Reason.QUEUE, (
+                f"as many messages of the {lane} as may be under way have not ended, their retries and callbacks "
+                f"included; {where.lane_waiting} wait for their turn"
+            )
+        case HeldUpBy.PARALLELISM:
+            return Reason.PARALLELISM, (
+                f"{where.lane_admitted} calls with the {lane} are under way, as many as its parallelism allows; "
+                f"{where.lane_waiting} messages wait"
+            )
+        case HeldUpBy.RATE:
+            ends = "" if where.held_until_ms is None else f", which ends at {_time(where.held_until_ms)}"
+            return Reason.RATE, (
+                f"the rate of the {lane} allows no more calls in this period{ends}; {where.lane_waiting} messages wait"
+            )
 
 
 def _in_flight(where: Whereabouts, active_since_ms: int | None, lease_ms: int) -> tuple[Reason, str]:

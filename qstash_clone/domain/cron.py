@@ -3,20 +3,17 @@
 import re
 from dataclasses import dataclass, field
 from functools import lru_cache
-from threading import Lock
-from typing import Any, Final, NamedTuple
-
-from croniter import croniter
+from typing import Final, NamedTuple
 
 from qstash_clone.domain.quoting import quoted
 from qstash_clone.domain.time_zones import LAST_MS, stretches_back_from, stretches_from, zone_names
+from qstash_clone.domain.wall_clock import WallClock
 from qstash_clone.errors import InvalidRequest
 
 MAX_CHARACTERS: Final = 256
 HORIZON_MS: Final = 50 * 366 * 86_400_000
 """How far `Cron.next_after` looks. 29 February falls on a given weekday at least every 40 years."""
 
-_MINUTE_MS = 60_000
 _BLANKS = " \t"
 _GAP = re.compile(r"[ \t]+")
 _ZONE_PREFIX = re.compile(r"(?:CRON_)?TZ=([^ \t]*)[ \t]*")
@@ -63,7 +60,7 @@ class Cron:
     """As given, without blanks around it."""
     zone: str
     """A name of the IANA data."""
-    _wall: "_WallClock" = field(repr=False, compare=False)
+    _wall: WallClock = field(repr=False, compare=False)
     _fires_again: bool = field(repr=False, compare=False)
     """A time that the clock shows twice counts twice, because the hour is a wildcard."""
 
@@ -141,7 +138,7 @@ def _parse(expression: str) -> Cron:
     return Cron(
         expression,
         zone,
-        _WallClock(minutes, hours, days, months, weekdays, either=either),
+        WallClock(minutes, hours, days, months, weekdays, either=either),
         texts[1].startswith("*"),
     )
 
@@ -194,48 +191,3 @@ def _number(field: _Field, text: str) -> int:
     if not field.first <= int(text) <= field.greatest:
         raise _Malformed(f"the {field.name} {quoted(text)} is not from {field.first} to {field.greatest}")
     return int(text)
-
-
-class _WallClock:
-    """Finds matching times on a wall clock that runs evenly, as milliseconds since it showed 1970.
-
-    croniter does the search. It is given plain lists, because it reads more into an expression than cron does, and wall
-    clock times, because it has its own idea of clock changes.
-    """
-
-    def __init__(
-        self,
-        minutes: list[int],
-        hours: list[int],
-        days: list[int],
-        months: list[int],
-        weekdays: list[int],
-        *,
-        either: bool,
-    ) -> None:
-        lists = [
-            _listed(values, field.last - field.first + 1)
-            for field, values in zip(_FIELDS, (minutes, hours, days, months, weekdays), strict=True)
-        ]
-        if either and "*" in (lists[2], lists[4]):
-            lists[2] = lists[4] = "*"
-        # Typed as what it is to us: it carries no types of its own.
-        self._croniter: Any = croniter(" ".join(lists), 0, day_or=either)
-        # It keeps its position in itself.
-        self._lock = Lock()
-
-    def first_from(self, wall_ms: int) -> int:
-        """The first match at or after a time."""
-        minute = -(-wall_ms // _MINUTE_MS)
-        with self._lock:
-            return int(self._croniter.get_next(float, start_time=(minute - 1) * 60)) * 1000
-
-    def last_until(self, wall_ms: int) -> int:
-        """The last match at or before a time."""
-        minute = wall_ms // _MINUTE_MS
-        with self._lock:
-            return int(self._croniter.get_prev(float, start_time=(minute + 1) * 60)) * 1000
-
-
-def _listed(values: list[int], size: int) -> str:
-    return "*" if len(values) == size else ",".join(map(str, values))

@@ -1,6 +1,7 @@
 """Flow control as publishers ask for it: a key, and the limits that messages with this key share."""
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from qstash_clone.domain.durations import parse_duration_ms
@@ -29,6 +30,8 @@ def check_flow_control_key(header: str, text: str) -> str:
     return text
 
 
+# Publishers send the same few over and over, and parsing takes as long as that of all other headers together.
+@lru_cache(maxsize=1024)
 def parse_flow_control(header: str, key: str | None, value: str | None) -> FlowControl | None:
     """What the two headers `<header>-Key` and `<header>-Value` say together, None if neither is given.
 

@@ -258,10 +258,7 @@ def plan_firing(
     due_ms = stored.next_fire_ms
     if due_ms is None:
         raise ValueError(f"the schedule {stored.schedule.id} has no next fire time")
-    cron = parsed_cron(stored.schedule.cron)
-    newest_ms = cron.latest_until(due_ms, now_ms)
-    instant_ms = due_ms if newest_ms is None else newest_ms
-    next_ms = cron.next_after(max(instant_ms, now_ms))
+    instant_ms, next_ms = _instants(parsed_cron(stored.schedule.cron), due_ms, now_ms)
     if max_lateness_ms is not None and now_ms - instant_ms > max_lateness_ms:
         return Firing(stored=stored, instant_ms=instant_ms, next_fire_ms=next_ms, is_too_late=True)
     error = _obstacle(stored.schedule, group)
@@ -271,6 +268,15 @@ def plan_firing(
     ids = new_ids(stored, instant_ms, urls)
     messages = messages_of(stored.schedule, group, instant_ms, ids)
     return Firing(stored=stored, instant_ms=instant_ms, next_fire_ms=next_ms, messages=tuple(messages))
+
+
+def _instants(cron: Cron, due_ms: int, now_ms: int) -> tuple[int, int | None]:
+    """The newest instant that is due, and the next one."""
+    next_ms = cron.next_after(due_ms)
+    if next_ms is not None and next_ms > now_ms:
+        return due_ms, next_ms
+    newest_ms = cron.latest_until(due_ms, now_ms)
+    return due_ms if newest_ms is None else newest_ms, cron.next_after(now_ms)
 
 
 def _obstacle(schedule: Schedule, group: UrlGroup | None) -> str | None:

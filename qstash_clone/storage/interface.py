@@ -125,6 +125,17 @@ class MessagePage(msgspec.Struct, frozen=True, kw_only=True):
     cursor: str | None
 
 
+class HeldUpBy(StrEnum):
+    """What keeps a lane from letting the next message go, whatever places there are."""
+
+    NOTHING = ""
+    PAUSE = "paused"
+    SLOTS = "slots"
+    """Of a queue: other members hold all of them."""
+    PARALLELISM = "parallelism"
+    RATE = "rate"
+
+
 class Whereabouts(msgspec.Struct, frozen=True, kw_only=True):
     """Why a message has not been delivered yet."""
 
@@ -132,6 +143,11 @@ class Whereabouts(msgspec.Struct, frozen=True, kw_only=True):
     now_ms: int
     is_admitted: bool
     """It holds a place of its lane: it is in the ready stream or in flight."""
+    lane: str
+    """Where it waits, or has its place."""
+    held_up_by: HeldUpBy
+    held_until_ms: int | None
+    """When the window of the rate ends, if one is open."""
     lane_waiting: int
     lane_admitted: int
     is_lane_parked: bool

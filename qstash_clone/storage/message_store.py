@@ -8,7 +8,7 @@ from qstash_clone.domain.message import State, StoredMessage
 from qstash_clone.ids import MessageId
 from qstash_clone.storage.access import StoreAccess, ask_time, store_time_ms
 from qstash_clone.storage.codec import STORAGE_VERSION, decode_record
-from qstash_clone.storage.interface import CancelResult, Whereabouts
+from qstash_clone.storage.interface import CancelResult, HeldUpBy, Whereabouts
 from qstash_clone.storage.publish_store import member_error
 
 CANCEL_TOGETHER: Final = 100
@@ -44,7 +44,8 @@ class MessageStore:
         )
         if reply[0] == b"not_found":
             return None
-        _, now_ms, record, is_admitted, waiting, admitted, is_parked, free, workers, capacity = reply
+        _, now_ms, record, is_admitted, waiting, admitted, is_parked, free, workers, capacity = reply[:10]
+        lane, held_up_by, held_until_ms = reply[10:]
         stored = self._shown(message_id, record, now_ms)
         if stored is None:
             return None
@@ -52,6 +53,9 @@ class MessageStore:
             stored=stored,
             now_ms=now_ms,
             is_admitted=is_admitted == 1,
+            lane=lane.decode(),
+            held_up_by=HeldUpBy(held_up_by.decode()),
+            held_until_ms=held_until_ms or None,
             lane_waiting=waiting,
             lane_admitted=admitted,
             is_lane_parked=is_parked == 1,

@@ -8,7 +8,7 @@ import httpx
 from qstash_clone.api.explain import explain
 from qstash_clone.domain.message import Message, SettlementKind, State, StoredMessage
 from qstash_clone.ids import MessageId
-from qstash_clone.storage.interface import Whereabouts
+from qstash_clone.storage.interface import HeldUpBy, Whereabouts
 from qstash_clone.storage.store import Store
 from tests.api.lives import NOT_FOUND, claims, deliver, fail, publish, settle
 
@@ -51,6 +51,71 @@ async def test_a_message_waits_for_its_lane(client: httpx.AsyncClient, store: St
     first = await explained(client, ids[0])
     assert (first["reason"], first["isAdmitted"]) == ("ready", True)
     assert "about to be taken" in first["explanation"]
+
+
+async def enqueue(client: httpx.AsyncClient, **headers: str) -> str:
+    options = {name.replace("_", "-"): value for name, value in headers.items()}
+    answer = await client.post("/v2/enqueue/orders/https://example.com", headers=options)
+    assert answer.status_code == 200, answer.text
+    return answer.json()["messageId"]
+
+
+async def publish_limited(client: httpx.AsyncClient, limits: str, delay: str = "0s") -> str:
+    return await publish(
+        client, Upstash_Flow_Control_Key="tenant", Upstash_Flow_Control_Value=limits, Upstash_Delay=delay
+    )
+
+
+async def test_a_member_waits_for_those_before_it(client: httpx.AsyncClient, store: Store) -> None:
+    await store.delivery.heartbeat("test", 10)
+    first, second = await enqueue(client), await enqueue(client)
+    assert (await explained(client, first))["reason"] == "ready"
+    told = await explained(client, second)
+    assert (told["state"], told["reason"], told["lane"]["name"]) == ("WAITING", "queue", "q:orders")
+    assert "queue orders" in told["explanation"]
+    assert "1 wait for their turn" in told["explanation"]
+    assert (await client.post("/v2/queues/orders/pause")).status_code == 200
+    told = await explained(client, second)
+    assert told["reason"] == "paused"
+    assert told["explanation"].endswith("because the queue orders is paused.")
+
+
+async def test_a_message_waits_for_its_key(client: httpx.AsyncClient, store: Store) -> None:
+    await store.delivery.heartbeat("test", 10)
+    first = await publish_limited(client, "parallelism=1")
+    second = await publish_limited(client, "parallelism=1")
+    assert (await explained(client, first))["reason"] == "ready"
+    told = await explained(client, second)
+    assert (told["state"], told["reason"]) == ("WAITING", "parallelism")
+    assert told["lane"] == {"name": "f:tenant", "waiting": 1, "admitted": 1, "isParked": False}
+    assert "1 calls with the flow-control key tenant are under way" in told["explanation"]
+    await publish_limited(client, "rate=1, period=1h", delay="1h")
+    told = await explained(client, second)
+    assert told["reason"] == "rate"
+    assert "which ends at" not in told["explanation"], "no window is open before the first call"
+    await claims(store)
+    assert "in this period, which ends at" in (await explained(client, second))["explanation"]
+    assert (await client.post("/v2/flowControl/tenant/pause")).status_code == 200
+    told = await explained(client, second)
+    assert told["reason"] == "paused"
+    assert told["explanation"].endswith("because the flow-control key tenant is paused.")
+
+
+async def test_of_a_queue_and_a_key_the_one_is_named_that_holds_it_up(client: httpx.AsyncClient, store: Store) -> None:
+    await store.delivery.heartbeat("test", 10)
+    other = await publish_limited(client, "parallelism=1")
+    first, second = [
+        await enqueue(client, Upstash_Flow_Control_Key="tenant", Upstash_Flow_Control_Value="parallelism=1")
+        for _ in range(2)
+    ]
+    told = await explained(client, first)
+    assert (told["reason"], told["lane"]["name"], told["lane"]["waiting"]) == ("parallelism", "f:tenant", 1)
+    told = await explained(client, second)
+    assert (told["reason"], told["lane"]["name"], told["lane"]["waiting"]) == ("queue", "q:orders", 1)
+    await deliver(store)
+    assert (await explained(client, other))["state"] == "DELIVERED"
+    told = await explained(client, first)
+    assert (told["reason"], told["lane"]["name"], told["isAdmitted"]) == ("ready", "f:tenant", True)
 
 
 async def test_an_attempt_under_way_says_since_when(client: httpx.AsyncClient, store: Store) -> None:
@@ -123,7 +188,8 @@ def where(state: State, **changes: Any) -> Whereabouts:
         "not_before_ms": 0, "due_ms": 0, "last_attempt": None,
     }  # fmt: skip
     around: dict[str, Any] = {
-        "now_ms": 1000, "is_admitted": False, "lane_waiting": 5, "lane_admitted": 2, "is_lane_parked": False,
+        "now_ms": 1000, "is_admitted": False, "lane": "h:e.com", "held_up_by": HeldUpBy.NOTHING,
+        "held_until_ms": None, "lane_waiting": 5, "lane_admitted": 2, "is_lane_parked": False,
         "free_places": 3, "workers": 1, "capacity": 4,
     }  # fmt: skip
     for name, value in changes.items():

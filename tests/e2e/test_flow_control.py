@@ -66,14 +66,14 @@ async def timed(later: Client, receiver: Receiver, key: str, clock: DevClock) ->
 
 
 async def test_parallelism(keyed: Publisher, key: str, receiver: Receiver, gates: Gates) -> None:
-    for number in range(6):
-        await keyed.publish(f"/{number}", "parallelism=2")
+    ids = [await keyed.publish(f"/{number}", "parallelism=2") for number in range(6)]
     await gates.wait_for(2)
     await keyed.passes_by()
     assert sorted(gates.paths) == ["/0", "/1"]
     shown = await keyed.shown()
     assert shown.items() >= (UNSET | {"flowControlKey": key, "parallelismMax": 2, "parallelismCount": 2}).items()
     assert (shown["waitListSize"], shown["ratePeriod"]) == (4, 1)
+    assert (await keyed.client.send("GET", f"/v2/messages/{ids[-1]}/explain"))["reason"] == "parallelism"
     at_once = await keyed.client.send("GET", "/v2/globalParallelism")
     assert 2 <= at_once["parallelismCount"] <= at_once["parallelismMax"]
     for number in range(4):

@@ -142,6 +142,7 @@ async def test_a_paused_queue_begins_no_attempt(client: Client, receiver: Receiv
     await client.pass_by(receiver)
     assert arrived_paths(receiver) == ["/0"]
     assert (await shown(client, queue)).items() >= {"paused": True, "lag": 2}.items()
+    assert (await client.send("GET", f"/v2/messages/{first}/explain"))["reason"] == "paused"
     await client.send("POST", f"/v2/queues/{queue}/resume")
     await receiver.wait_for(1, path="/1")
     assert arrived_paths(receiver) == ["/0", "/0", "/1"]

@@ -124,8 +124,8 @@ CLAIM = (
     _script(
         "claim",
         "a repeated claim counts again",
-        "  if head.state == ACTIVE and source == TAKEN then\n    -- An",
-        "  if false then\n    -- An",
+        "is_repeated = head.state == ACTIVE and source == TAKEN",
+        "is_repeated = false",
         "claim",
     ),
     _script("claim", "taken and reclaimed in one call", "entry and not is_taken[entry[1]]", "entry", "claim"),

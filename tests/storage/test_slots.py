@@ -7,6 +7,7 @@ import pytest
 from qstash_clone.domain.lanes import queue_lane
 from qstash_clone.domain.message import State
 from qstash_clone.errors import StorageError
+from qstash_clone.storage.interface import SettleResult
 from qstash_clone.storage.keys import PartitionKeys
 from qstash_clone.storage.store import Store
 from tests.storage.conftest import AgeLeases, Look, MoveClock
@@ -172,11 +173,12 @@ async def test_a_lost_member_of_a_paused_queue_is_not_attempted_again_before_it_
     store: Store, age_leases: AgeLeases, look: Look
 ) -> None:
     first, _ = await enqueue(store), await enqueue(store)
-    await claim_one(store)
+    lost = await claim_one(store)
     await put_queue(store, is_paused=True)
     await age_leases()
     assert await claim_all(store, "w2", reclaim=True) == []
     assert look().returning == {LANE: [first]}
+    assert await store.delivery.settle(delivered(lost)) is SettleResult.STALE
     await put_queue(store, is_paused=False)
     assert await claimed(store) == [first]
 
