@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from qstash_clone import observability
+from qstash_clone.domain.lanes import is_queue_lane
 from qstash_clone.domain.message import Deduplication, NewMessage
 from qstash_clone.domain.quoting import quoted
 from qstash_clone.errors import InvalidRequest, StorageFull, StorageUnavailable
@@ -22,7 +23,7 @@ from qstash_clone.storage.commands import Argument, RedisCommands
 from qstash_clone.storage.grouping import Grouper
 from qstash_clone.storage.interface import Published
 from qstash_clone.storage.keys import PartitionKeys
-from qstash_clone.storage.partitions import buckets_of, lane_partition, partition_of
+from qstash_clone.storage.partitions import buckets_of, lane_bucket, lane_partition, partition_of
 from qstash_clone.storage.reservations import Reservations
 from qstash_clone.storage.scripts import ScriptRunner
 
@@ -77,6 +78,10 @@ class RedisPublishStore:
     def new_message_id(self, deduplication: Deduplication | None = None, lanes: Sequence[str] = ()) -> MessageId:
         if lanes:
             partition = self._partition_of_lanes(lanes)
+            queue = next(filter(is_queue_lane, lanes), None)
+            if queue is not None:
+                # Timers of one moment are in the order of their ids, and so are members that are delayed until then.
+                return self._ids.next_ordered_id(lane_bucket(queue))
         elif deduplication is not None:
             partition = self._deciding(deduplication)
         else:
@@ -96,9 +101,7 @@ class RedisPublishStore:
     def new_message_ids(
         self, count: int, deduplication: Deduplication | None = None, lanes: Sequence[str] = ()
     ) -> list[MessageId]:
-        first = self.new_message_id(deduplication, lanes)
-        buckets = self._buckets[partition_of(first, len(self._keys))]
-        return [first, *(self._ids.next_id(*buckets) for _ in range(count - 1))]
+        return [self.new_message_id(deduplication, lanes) for _ in range(count)]
 
     def _deciding(self, deduplication: Deduplication) -> int:
         """The partition on which a digest's record is: one script there looks it up and stores the message."""
