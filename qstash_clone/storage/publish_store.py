@@ -20,7 +20,7 @@ from qstash_clone.storage.codec import (
     find_lane,
 )
 from qstash_clone.storage.commands import Argument, RedisCommands
-from qstash_clone.storage.grouping import Grouper
+from qstash_clone.storage.grouping import MAX_BYTES, MAX_ITEMS, Grouper
 from qstash_clone.storage.interface import Published
 from qstash_clone.storage.keys import PartitionKeys
 from qstash_clone.storage.partitions import buckets_of, lane_bucket, lane_partition, partition_of
@@ -28,9 +28,11 @@ from qstash_clone.storage.reservations import Reservations
 from qstash_clone.storage.scripts import ScriptRunner
 
 _Encoded = tuple[MessageId, tuple[Argument, ...], int]
-"""First id, arguments of publish.lua for one unit, and what they weigh in bytes."""
+"""First id, arguments of publish.lua for one unit, and what storing it weighs in bytes."""
 _DUPLICATE = b"duplicate "
 ID_BYTES: Final = 12
+_LEAST_BYTES_OF_SEVERAL: Final = MAX_BYTES // MAX_ITEMS
+"""What each message of a fan-out weighs at least, so that one call stores as many messages as if they came alone."""
 
 
 def member_error(word: bytes) -> Exception:
@@ -137,11 +139,14 @@ class RedisPublishStore:
             encode_limits(first.message),
             repeats,
         ]
-        weight = len(first.body)
+        weight = 0
         for message in messages:
             encoded = encode_message(message.message)
             arguments += (message.id, *encode_lane(message, encoded), encoded)
-            weight += len(encoded)
+            # The body is sent once, but stored with each.
+            weight += len(encoded) + len(first.body)
+        if len(messages) > 1:
+            weight = max(weight, len(messages) * _LEAST_BYTES_OF_SEVERAL)
         return self._groupers[partition].submit((first.id, tuple(arguments), weight))
 
     def _caller(self, partition: int) -> Callable[[Sequence[_Encoded]], Awaitable[Sequence[Published | Exception]]]:
