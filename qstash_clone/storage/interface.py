@@ -162,7 +162,8 @@ class PublishStore(Protocol):
     def new_message_id(self, deduplication: Deduplication | None = None, lanes: Sequence[str] = ()) -> MessageId:
         """A fresh id, on the partition where the limited `lanes` of the message are (`Route.limited_lanes`, and those
         of its callbacks); without lanes on the one that decides about repeats of `deduplication`; without either on
-        the one that publishes currently go to. Raises `InvalidRequest` for lanes that live apart."""
+        the one that publishes currently go to. For members of a queue ids are in the order of the calls, also where
+        one moment is due for several. Raises `InvalidRequest` for lanes that live apart."""
         ...
 
     def new_message_ids(
