@@ -84,7 +84,9 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     ready: int
     in_flight: int
     lanes_waiting: int
-    """Lanes that have messages waiting."""
+    """Lanes that have messages waiting, those that are blocked included."""
+    lanes_blocked: int
+    """Lanes whose messages wait because of a pause or of their own limits."""
     dead_letters: int
     workers: int
     capacity: int
