@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +20,8 @@ from tests.support.eventually import eventually
 from tests.support.lanes import enqueue, publish_keyed, put_queue
 from tests.support.messages import LANE, claim_all, claim_one, dead_letter, delivered, publish, retry
 from tests.support.snapshot import Inspector
+
+GUIDE = Path(__file__).parents[2] / "docs" / "howto" / "use-your-own-redis.md"
 
 
 async def every_call(store: Store) -> list[Any]:
@@ -173,10 +177,11 @@ async def test_a_ready_stream_that_lost_its_group_gets_it_back(
 async def test_a_user_who_may_use_one_namespace(
     opened: Opened, settings: Settings, redis_client: Any, move_clock: MoveClock, partitions: int
 ) -> None:
+    documented = re.search(r"^ACL SETUSER queue on >password ~{q:\* (.+)$", GUIDE.read_text(), re.MULTILINE)
+    assert documented
     await redis_client.execute_command(
-        "ACL", "SETUSER", "tenant", "reset", "on", ">secret", f"~{{{settings.key_namespace}:*", "+@all", "-@admin",
-        "-@dangerous", "+info", "+client",
-    )  # fmt: skip
+        "ACL", "SETUSER", "tenant", "reset", "on", ">secret", f"~{{{settings.key_namespace}:*", *documented[1].split()
+    )
     try:
         limited = replace(
             settings, redis_url=settings.redis_url + "?username=tenant&password=secret", redis_durability="everysec"
