@@ -9,15 +9,10 @@ A route is one or two tokens with a blank between them; see docs/explanation/lan
     ... s:<queue>/<id in hex>   a callback: the member of the queue whose slot ends only with it
 """
 
-from typing import Final
-
 import msgspec
 
 from qstash_clone.domain.urls import Origin, origin_of
 from qstash_clone.ids import MessageId
-
-MAX_NAME_LENGTH: Final = 256
-"""Of a queue and of a flow-control key."""
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):

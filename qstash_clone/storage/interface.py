@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from qstash_clone.domain.filters import Filter
+from qstash_clone.domain.filters import EVERYTHING, Filter
 from qstash_clone.domain.log import LogEntry
 from qstash_clone.domain.message import (
     Claim,
@@ -84,7 +84,9 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     ready: int
     in_flight: int
     lanes_waiting: int
-    """Lanes that have messages waiting."""
+    """Lanes that have messages waiting, those that are blocked included."""
+    lanes_blocked: int
+    """Lanes whose messages wait because of a pause or of their own limits."""
     dead_letters: int
     workers: int
     capacity: int
@@ -266,7 +268,9 @@ class AdminStore(Protocol):
 
     async def cancel(self, message_id: MessageId) -> CancelResult: ...
 
-    async def list_dead_letters(self, *, cursor: str | None, count: int, newest_first: bool) -> DeadLetterPage:
+    async def list_dead_letters(
+        self, selection: Filter = EVERYTHING, *, cursor: str | None, count: int, newest_first: bool
+    ) -> DeadLetterPage:
         """Raises `InvalidRequest` for a cursor that is none."""
         ...
 
@@ -298,10 +302,6 @@ class AdminStore(Protocol):
     async def read_log(self, selection: Filter, *, cursor: str | None, count: int, newest_first: bool) -> LogPage:
         """Raises `InvalidRequest` for a cursor that is none."""
         ...
-
-    async def list_matching_dead_letters(
-        self, selection: Filter, *, cursor: str | None, count: int, newest_first: bool
-    ) -> DeadLetterPage: ...
 
     async def get_dead_letters(self, dlq_ids: Sequence[str]) -> list[DeadLetter | None]: ...
 
