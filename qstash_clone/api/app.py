@@ -47,7 +47,7 @@ _PROBES = frozenset({"livez", "readyz", "metrics"})
 
 def route_table(settings: Settings, stores: Stores, clock: Clock, publisher: Publisher) -> list[Row]:
     """Everything the api serves besides publish, enqueue and batch, which `hot_path` and `batch` answer."""
-    messages, dlq = MessageRoutes(settings, stores), DeadLetterRoutes(settings, stores)
+    messages, dlq = MessageRoutes(settings, stores), DeadLetterRoutes(settings, stores, clock)
     logs, deduplication, preview = LogRoutes(stores), DeduplicationRoutes(stores), PreviewRoutes(settings, stores)
     keys, health = KeyRoutes(stores), HealthRoutes(settings, stores)
     queues, flow_control = QueueRoutes(settings, stores), FlowControlRoutes(settings, stores)
