@@ -47,8 +47,8 @@ _PROBES = frozenset({"livez", "readyz", "metrics"})
 
 def route_table(settings: Settings, stores: Stores, clock: Clock, publisher: Publisher) -> list[Row]:
     """Everything the api serves besides publish, enqueue and batch, which `hot_path` and `batch` answer."""
-    messages, dlq = MessageRoutes(settings, stores), DeadLetterRoutes(settings, stores)
-    logs, deduplication, preview = LogRoutes(stores), DeduplicationRoutes(stores), PreviewRoutes(settings, clock)
+    messages, dlq = MessageRoutes(settings, stores), DeadLetterRoutes(settings, stores, clock)
+    logs, deduplication, preview = LogRoutes(stores), DeduplicationRoutes(stores), PreviewRoutes(settings, stores)
     keys, health = KeyRoutes(stores), HealthRoutes(settings, stores)
     queues, flow_control = QueueRoutes(settings, stores), FlowControlRoutes(settings, stores)
     schedules, url_groups = ScheduleRoutes(settings, stores, publisher), UrlGroupRoutes(settings, stores)
@@ -66,14 +66,12 @@ def route_table(settings: Settings, stores: Stores, clock: Clock, publisher: Pub
         Row("GET", "/readyz", health.readyz, "readyz"),
         Row("GET", "/metrics", health.metrics, "metrics"),
         Row("GET", "/v2/messages", messages.list, "messages"),
-        Row("GET", "/v2/messages/", messages.list, "messages"),
         Row("GET", "/v2/messages/{message_id}", messages.get, "messages"),
         Row("GET", "/v2/messages/{message_id}/explain", messages.explain, "messages"),
         Row("DELETE", "/v2/messages/{message_id}", messages.cancel, "messages"),
         Row("DELETE", "/v2/messages/", missing_id, "messages"),
         Row("DELETE", "/v2/messages", messages.cancel_many, "messages"),
         Row("GET", "/v2/dlq", dlq.list, "dlq"),
-        Row("GET", "/v2/dlq/", dlq.list, "dlq"),
         Row("DELETE", "/v2/dlq/", missing_id, "dlq"),
         Row("DELETE", "/v2/dlq", dlq.delete_many, "dlq"),
         Row("POST", "/v2/dlq/retry", dlq.retry_many, "dlq"),
@@ -82,20 +80,16 @@ def route_table(settings: Settings, stores: Stores, clock: Clock, publisher: Pub
         Row("GET", "/v2/dlq/{dlq_id}", dlq.get, "dlq"),
         Row("DELETE", "/v2/dlq/{dlq_id}", dlq.delete, "dlq"),
         Row("GET", "/v2/events", logs.events, "log"),
-        Row("GET", "/v2/events/", logs.events, "log"),
         Row("GET", "/v2/logs", logs.logs, "log"),
-        Row("GET", "/v2/logs/", logs.logs, "log"),
         Row("GET DELETE", "/v2/deduplication/", missing_id, "deduplication"),
         Row("GET", "/v2/deduplication/{deduplication_id:path}", deduplication.get, "deduplication"),
         Row("DELETE", "/v2/deduplication/{deduplication_id:path}", deduplication.clear, "deduplication"),
         Row("POST", "/v2/preview/retries", preview.retries, "preview"),
         Row("POST", "/v2/preview/cron", preview.cron, "preview"),
         Row("GET", "/v2/keys", keys.get, "keys"),
-        Row("GET", "/v2/keys/", keys.get, "keys"),
         Row("POST", "/v2/keys/rotate", keys.rotate, "keys"),
         Row("POST", "/v2/rotate", keys.rotate, "keys"),
         Row("GET", "/v2/schedules", schedules.list, "schedules"),
-        Row("GET", "/v2/schedules/", schedules.list, "schedules"),
         Row("DELETE", "/v2/schedules/", missing_id, "schedules"),
         Row("GET", "/v2/schedules/{schedule_id}", schedules.get, "schedules"),
         Row("DELETE", "/v2/schedules/{schedule_id}", schedules.delete, "schedules"),
@@ -104,7 +98,6 @@ def route_table(settings: Settings, stores: Stores, clock: Clock, publisher: Pub
         Row("POST", "/v2/schedules", schedules.post, "schedules"),
         Row("POST", "/v2/schedules/{rest:path}", schedules.post, "schedules"),
         Row("GET", "/v2/topics", url_groups.list, "url_groups"),
-        Row("GET", "/v2/topics/", url_groups.list, "url_groups"),
         Row("DELETE", "/v2/topics/", missing_id, "url_groups"),
         Row("GET", "/v2/topics/{name}", url_groups.get, "url_groups"),
         Row("PATCH", "/v2/topics/{name}", url_groups.replace_headers, "url_groups"),
@@ -112,7 +105,6 @@ def route_table(settings: Settings, stores: Stores, clock: Clock, publisher: Pub
         Row("POST", "/v2/topics/{name}/endpoints", url_groups.add_endpoints, "url_groups"),
         Row("DELETE", "/v2/topics/{name}/endpoints", url_groups.remove_endpoints, "url_groups"),
         Row("GET", "/v2/queues", queues.list, "queues"),
-        Row("GET", "/v2/queues/", queues.list, "queues"),
         Row("POST", "/v2/queues", queues.put, "queues"),
         Row("POST", "/v2/queues/", queues.put, "queues"),
         Row("DELETE", "/v2/queues/", missing_id, "queues"),

@@ -23,6 +23,7 @@ from qstash_clone.domain.message import (
     SigningKeys,
     StoredMessage,
 )
+from qstash_clone.domain.overrides import AT_ONCE, Delay
 from qstash_clone.ids import MessageId
 
 FOR_EVER_MS: Final = 1 << 50
@@ -309,9 +310,11 @@ class AdminStore(Protocol):
         """How many there were; absent ones are passed over."""
         ...
 
-    async def retry_dead_letter_as(self, dead_letter: DeadLetter, message: Message) -> MessageId | None:
-        """As `retry_dead_letter`, with other options; the body stays the stored one. Raises `InvalidRequest` for a
-        flow-control key that lives in another partition."""
+    async def retry_dead_letter_as(
+        self, dead_letter: DeadLetter, message: Message, delay: Delay = AT_ONCE
+    ) -> MessageId | None:
+        """As `retry_dead_letter`, with other options and later; the body stays the stored one. Raises `InvalidRequest`
+        for a flow-control key that lives in another partition."""
         ...
 
     async def get_deduplication(self, digest: bytes) -> DeduplicationRecord | None: ...

@@ -274,6 +274,7 @@ CARE = (
         "old.fixed_bytes + 1, #record",
         "dead_letters",
     ),
+    _script("retry_dead_letter", "begins at once all the same", "tonumber(ARGV[10])", "0", "dead_letters"),
     _script("delete_dead_letter", "the record stays", "redis.call('DEL', key)", "", "dead_letters"),
     _script(
         "delete_dead_letter",
