@@ -241,7 +241,7 @@ class Publisher:
         schedule = plan_schedule(
             new_schedule_id(), resolved, options, body, caller_ip, group=group, queue=queue, api=api
         )
-        creation = await self._stores.schedules.create_schedule(schedule, deduplication)
+        creation = await self._stores.schedules.create_schedule(schedule, deduplication, is_paused=options.is_paused)
         emit(
             SCHEDULE_DEDUPLICATED if creation.is_duplicate else SCHEDULE_CREATED,
             schedule_id=creation.schedule_id,

@@ -143,6 +143,27 @@ async def test_an_overwritten_schedule_is_replaced_entirely(store: Store, stop_c
     assert [look().records[message_id].stored.body for message_id in before.last_message_ids] == [b"a longer body"]
 
 
+async def test_a_schedule_that_is_created_paused(store: Store, stop_clock: StopClock, look: Look) -> None:
+    await stop_clock(NOON_MS)
+    created = await store.schedules.put_schedule(new_schedule(), is_paused=True)
+    assert created == StoredSchedule(schedule=new_schedule(), created_ms=NOON_MS, revision=1, is_paused=True)
+    assert await stored_schedule(store) == created
+    assert (look().catalogue, look().schedules) == ({"s": NOON_MS}, {})
+    await stop_clock(NOON_MS + HOUR_MS)
+    assert await fire_due(store) == []
+    assert await store.schedules.set_schedule_paused("s", False)
+    assert look().schedules == {"s": NOON_MS + 2 * HOUR_MS}
+
+
+async def test_a_schedule_that_is_replaced_by_a_paused_one(store: Store, stop_clock: StopClock, look: Look) -> None:
+    await stop_clock(NOON_MS)
+    await store.schedules.put_schedule(new_schedule())
+    await store.schedules.put_schedule(new_schedule(body=b"new"), is_paused=True)
+    stored = await stored_schedule(store)
+    assert (stored.schedule.body, stored.is_paused, stored.next_fire_ms) == (b"new", True, None)
+    assert look().schedules == {}
+
+
 async def test_no_revision_comes_twice(store: Store) -> None:
     revisions: list[int] = []
     for _ in range(3):
