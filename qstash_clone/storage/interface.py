@@ -175,6 +175,11 @@ class PublishStore(Protocol):
         """As `new_message_id`, for the messages of one fan-out: all on one partition."""
         ...
 
+    def decides_elsewhere(self, message: NewMessage) -> bool:
+        """Whether it takes several steps to store this message, because another partition decides about its repeats.
+        Then it may be overtaken by whatever is published before it is stored."""
+        ...
+
     def publish(self, message: NewMessage) -> Awaitable[Published]:
         """Store one message; once this returns it is in Redis, and on disk as Redis is configured.
 

@@ -35,6 +35,10 @@ _LEAST_BYTES_OF_SEVERAL: Final = MAX_BYTES // MAX_ITEMS
 """What each message of a fan-out weighs at least, so that one call stores as many messages as if they came alone."""
 
 
+class _Reserved(Exception):
+    """A message on another partition is about to be the first with a digest."""
+
+
 def member_error(word: bytes) -> Exception:
     """What one member of a group failed with, from its word `error <text>`."""
     text = word.removeprefix(b"error ").decode(errors="replace")
@@ -118,10 +122,35 @@ class RedisPublishStore:
         if deduplication is None:
             return self._submit(messages, b"")
         told = encode_originals(messages)
-        if self._deciding(deduplication) == partition_of(first.id, len(self._keys)):
-            return self._submit(messages, encode_deduplication(deduplication) + told)
+        if self.decides_elsewhere(first):
+            return self._publish_in_steps(deduplication, messages, told)
+        published = self._submit(messages, encode_deduplication(deduplication) + told)
+        # With one partition nothing is elsewhere, so nothing is reserved.
+        return published if len(self._keys) == 1 else self._unless_reserved(published, deduplication, messages, told)
+
+    def decides_elsewhere(self, message: NewMessage) -> bool:
+        deduplication = message.deduplication
+        return deduplication is not None and self._deciding(deduplication) != partition_of(message.id, len(self._keys))
+
+    async def _unless_reserved(
+        self,
+        published: Awaitable[Published],
+        deduplication: Deduplication,
+        messages: Sequence[NewMessage],
+        told: bytes,
+    ) -> Published:
+        """What was submitted already, unless a message on another partition is about to be the first with its digest:
+        only the steps of reservations can tell what became of that one."""
+        try:
+            return await published
+        except _Reserved:
+            return await self._publish_in_steps(deduplication, messages, told)
+
+    def _publish_in_steps(
+        self, deduplication: Deduplication, messages: Sequence[NewMessage], told: bytes
+    ) -> Awaitable[Published]:
         return self.reservations.publish(
-            deduplication, first.id, told, lambda: self._submit(messages, b""), self._is_stored
+            deduplication, messages[0].id, told, lambda: self._submit(messages, b""), self._is_stored
         )
 
     async def _is_stored(self, message_id: MessageId) -> bool:
@@ -172,6 +201,8 @@ def _result(message_id: MessageId, word: bytes) -> Published | Exception:
     if word.startswith(_DUPLICATE):
         told = word[len(_DUPLICATE) :]
         return Published(id=MessageId(told[:ID_BYTES]), is_duplicate=True, originals=decode_originals(told[ID_BYTES:]))
+    if word == b"reserved":
+        return _Reserved()
     return member_error(word)
 
 
