@@ -241,7 +241,7 @@ class Publisher:
         schedule = plan_schedule(
             new_schedule_id(), resolved, options, body, caller_ip, group=group, queue=queue, api=api
         )
-        creation = await self._stores.schedules.create_schedule(schedule, deduplication)
+        creation = await self._stores.schedules.create_schedule(schedule, deduplication, is_paused=options.is_paused)
         emit(
             SCHEDULE_DEDUPLICATED if creation.is_duplicate else SCHEDULE_CREATED,
             schedule_id=creation.schedule_id,
@@ -356,7 +356,8 @@ class Enqueue(Publish):
 
     async def __call__(self, head: Head, raw_rest: bytes, receive: Receive, send: Send) -> None:
         raw_queue, _, raw_destination = raw_rest.partition(b"/")
-        await self.publish("enqueue", head, raw_destination, raw_queue, receive, send)
+        # Where there is nothing at all, clients look for the words about the destination.
+        await self.publish("enqueue", head, raw_destination, raw_queue if raw_rest else None, receive, send)
 
 
 def _lines_of(group: UrlGroup) -> HeaderLines:

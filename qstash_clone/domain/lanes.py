@@ -69,6 +69,11 @@ def queue_lane(name: str) -> str:
     return f"q:{name}"
 
 
+def is_queue_lane(lane: str) -> bool:
+    """Whether this is the lane of a queue."""
+    return lane.startswith("q:")
+
+
 def flow_control_lane(key: str) -> str:
     """The lane of a flow-control key."""
     return f"f:{key}"

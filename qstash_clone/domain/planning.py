@@ -85,7 +85,7 @@ def plan_publish(
     is due is up to the store's clock, also for a time in the past. Raises `QuotaExceeded` when that check fails.
     """
     if options.not_before_ms is not None:
-        _check_not_before(options.not_before_ms, limits, now_ms)
+        check_not_before(options.not_before_ms, limits, now_ms)
     extras = _extras(options, api=api)
     return _plan(
         message_id, destination.url, destination.origin, extras, options, body, caller_ip, deduplication, queue
@@ -107,7 +107,7 @@ def plan_fan_out(
     """The messages that a publish to a group asks for, one for each endpoint in order; the first carries the
     deduplication of all. Arguments and errors are those of `plan_publish`."""
     if options.not_before_ms is not None:
-        _check_not_before(options.not_before_ms, limits, now_ms)
+        check_not_before(options.not_before_ms, limits, now_ms)
     messages: list[NewMessage] = []
     for message_id, endpoint in zip(message_ids, group.endpoints, strict=True):
         url = endpoint.url
@@ -155,7 +155,8 @@ def _plan(
     )
 
 
-def _check_not_before(not_before_ms: int, limits: Limits, now_ms: int) -> None:
+def check_not_before(not_before_ms: int, limits: Limits, now_ms: int) -> None:
+    """Raise `QuotaExceeded` for a time that is further away than the longest delay."""
     if not_before_ms - now_ms > limits.max_delay_ms:
         raise QuotaExceeded(
             f"Upstash-Not-Before: {not_before_ms // 1000} is more than the maximum of "

@@ -9,6 +9,7 @@ import msgspec
 from qstash_clone.domain.filters import EVERYTHING, Filter
 from qstash_clone.domain.lanes import Route, parse_route
 from qstash_clone.domain.message import DeadLetter, Extras, Message
+from qstash_clone.domain.overrides import AT_ONCE, Delay
 from qstash_clone.domain.planning import plan_lanes
 from qstash_clone.domain.quoting import quoted
 from qstash_clone.errors import InvalidRequest
@@ -142,7 +143,9 @@ class DeadLetterStore:
         # The member whose callback it may be has left its queue.
         return msgspec.structs.replace(route, flow_control_key=key, slot=None)
 
-    async def retry_dead_letter_as(self, dead_letter: DeadLetter, message: Message) -> MessageId | None:
+    async def retry_dead_letter_as(
+        self, dead_letter: DeadLetter, message: Message, delay: Delay = AT_ONCE
+    ) -> MessageId | None:
         place = Place.parse(dead_letter.dlq_id)
         if place is None:
             return None
@@ -164,6 +167,8 @@ class DeadLetterStore:
                 find_lane(lane, encoded),
                 encoded,
                 encode_limits(message),
+                delay.delay_ms,
+                -1 if delay.not_before_ms is None else delay.not_before_ms,
             ],
         )
         return new_id if reply[0] == b"stored" else None

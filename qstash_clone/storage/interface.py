@@ -23,6 +23,7 @@ from qstash_clone.domain.message import (
     SigningKeys,
     StoredMessage,
 )
+from qstash_clone.domain.overrides import AT_ONCE, Delay
 from qstash_clone.ids import MessageId
 
 FOR_EVER_MS: Final = 1 << 50
@@ -164,7 +165,8 @@ class PublishStore(Protocol):
     def new_message_id(self, deduplication: Deduplication | None = None, lanes: Sequence[str] = ()) -> MessageId:
         """A fresh id, on the partition where the limited `lanes` of the message are (`Route.limited_lanes`, and those
         of its callbacks); without lanes on the one that decides about repeats of `deduplication`; without either on
-        the one that publishes currently go to. Raises `InvalidRequest` for lanes that live apart."""
+        the one that publishes currently go to. For members of a queue ids are in the order of the calls, also where
+        one moment is due for several. Raises `InvalidRequest` for lanes that live apart."""
         ...
 
     def new_message_ids(
@@ -308,9 +310,11 @@ class AdminStore(Protocol):
         """How many there were; absent ones are passed over."""
         ...
 
-    async def retry_dead_letter_as(self, dead_letter: DeadLetter, message: Message) -> MessageId | None:
-        """As `retry_dead_letter`, with other options; the body stays the stored one. Raises `InvalidRequest` for a
-        flow-control key that lives in another partition."""
+    async def retry_dead_letter_as(
+        self, dead_letter: DeadLetter, message: Message, delay: Delay = AT_ONCE
+    ) -> MessageId | None:
+        """As `retry_dead_letter`, with other options and later; the body stays the stored one. Raises `InvalidRequest`
+        for a flow-control key that lives in another partition."""
         ...
 
     async def get_deduplication(self, digest: bytes) -> DeduplicationRecord | None: ...

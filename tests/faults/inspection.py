@@ -44,8 +44,9 @@ class RateWindow:
     """Unix time, by Redis's clock."""
     counted: int
     """Attempts so far."""
-    for_workers: int
-    """Messages of the key that the limits let start, and that no worker has taken yet."""
+    is_idle: bool
+    """The rate would let more start, the workers have places for more, and yet no message of the key is on its way to
+    them."""
 
 
 class Inspector:
@@ -148,13 +149,17 @@ class Inspector:
         """The rate window of a flow-control key that was opened last; None before the first."""
         lane = flow_control_lane(key)
         async with (await self._redis()).pipeline(transaction=True) as pipeline:
-            pipeline.hmget(self._keys.limits(lane), "ws", "wc")
+            pipeline.hmget(self._keys.limits(lane), "ws", "wc", "r")
             pipeline.scard(self._keys.admitted(lane))
             pipeline.scard(self._keys.in_flight(lane))
-            (started_ms, counted), admitted, in_flight = await pipeline.execute()
+            pipeline.hget(self._keys.meta, "cap")
+            pipeline.xlen(self._keys.ready)
+            (started_ms, counted, rate), admitted, in_flight, capacity, ready = await pipeline.execute()
         if started_ms is None:
             return None
-        return RateWindow(started_ms=int(started_ms), counted=int(counted), for_workers=admitted - in_flight)
+        has_place = admitted < int(capacity) - ready
+        is_idle = has_place and admitted == in_flight and int(counted) < int(rate)
+        return RateWindow(started_ms=int(started_ms), counted=int(counted), is_idle=is_idle)
 
     async def is_empty(self) -> bool:
         """Whether every message has ended and nothing of them stays for ever."""

@@ -27,7 +27,7 @@ class WindowWatch:
         self.counted: dict[int, int] = {}
         """Start of each window (unix ms, by the clock that the receiver has too), and the attempts that it counted."""
         self._samples: Counter[int] = Counter()
-        self._without_work: Counter[int] = Counter()
+        self._idle: Counter[int] = Counter()
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._watch())
@@ -41,10 +41,10 @@ class WindowWatch:
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
 
-    def share_without_work(self, start: int) -> float:
-        """The share of a window's time in which the limits let nothing start that had not started already. Where a
-        window is not used up, this tells workers that had no hand free from limits that held messages back."""
-        return self._without_work[start] / self._samples[start]
+    def idle_share(self, start: int) -> float:
+        """The share of a window's time in which its rate was held back from workers that had places. Where a window is
+        not used up, this tells a fault of the service from a machine that cannot deliver so many in time."""
+        return self._idle[start] / self._samples[start]
 
     async def _watch(self) -> None:
         while True:
@@ -53,7 +53,7 @@ class WindowWatch:
                 if window is not None:
                     self.counted[window.started_ms] = window.counted
                     self._samples[window.started_ms] += 1
-                    self._without_work[window.started_ms] += window.for_workers == 0
+                    self._idle[window.started_ms] += window.is_idle
             await asyncio.sleep(_SAMPLED_EVERY_S)
 
 

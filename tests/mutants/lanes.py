@@ -139,8 +139,8 @@ _BLOCKED = (
     _script(
         "promote",
         "windows end without turns",
-        "  admit(partition, limit)\n  next_window_ms",
-        "  next_window_ms",
+        "has_turns and admit(partition, limit)",
+        "false",
         "flow_limits",
     ),
     _script(
