@@ -298,3 +298,14 @@ async def test_the_first_version_is_answered_with_an_error_they_can_read(client:
     answer = await client.post(path)
     assert answer.status_code == 404
     assert isinstance(answer.json()["error"], str)
+
+
+# The MCP server of Upstash, which looks for a development server on the usual port too.
+
+
+async def test_mcp_lists_dead_letters_without_bodies(client: httpx.AsyncClient, store: Store) -> None:
+    await publish(client, body=b"payload")
+    await fail(store)
+    [letter] = (await json_of(client, "/v2/dlq?trimBody=0"))["messages"]
+    assert not letter.keys() & {"body", "bodyBase64", "responseBody", "responseBodyBase64"}
+    assert letter["responseStatus"] == 404
