@@ -78,7 +78,7 @@ def schedule_result_body(creation: ScheduleCreation) -> bytes:
     return fields + (b',"deduplicated":true}' if creation.is_duplicate else b"}")
 
 
-def message_fields(stored: StoredMessage) -> dict[str, Any]:
+def message_fields(stored: StoredMessage, trim_body_bytes: int | None = None) -> dict[str, Any]:
     """A message as `GET /v2/messages/{id}` shows it."""
     message = stored.message
     fields: dict[str, Any] = {
@@ -90,7 +90,7 @@ def message_fields(stored: StoredMessage) -> dict[str, Any]:
         "notBefore": stored.not_before_ms,
         "createdAt": stored.created_ms,
     }
-    _add_body(fields, "body", _shown_body(message, stored.body))
+    _add_body(fields, "body", _shown_body(message, stored.body), trim_body_bytes)
     _add_callbacks(fields, message, "callbackHeader", "failureCallbackHeader")
     if message.retry_delay_expression is not None:
         fields["retryDelayExpression"] = message.retry_delay_expression
@@ -105,22 +105,22 @@ def message_page_fields(page: MessagePage) -> dict[str, Any]:
     return _page("messages", [message_fields(stored) for stored in page.messages], page.cursor)
 
 
-def dead_letter_fields(letter: DeadLetter) -> dict[str, Any]:
+def dead_letter_fields(letter: DeadLetter, trim_body_bytes: int | None = None) -> dict[str, Any]:
     """A dead letter: the message, and what its last attempt came back with."""
-    fields = message_fields(letter.stored)
+    fields = message_fields(letter.stored, trim_body_bytes)
     fields["dlqId"] = letter.dlq_id
     attempt = letter.stored.last_attempt
     fields["responseStatus"] = 0 if attempt is None else attempt.status
     if attempt is not None:
         if attempt.headers:
             fields["responseHeader"] = header_map(attempt.headers)
-        _add_body(fields, "responseBody", attempt.body)
+        _add_body(fields, "responseBody", attempt.body, trim_body_bytes)
     return fields
 
 
-def dead_letter_page_fields(page: DeadLetterPage) -> dict[str, Any]:
-    """One page; `cursor` only if more may follow."""
-    return _page("messages", [dead_letter_fields(letter) for letter in page.entries], page.cursor)
+def dead_letter_page_fields(page: DeadLetterPage, trim_body_bytes: int | None = None) -> dict[str, Any]:
+    """One page, with bodies trimmed; `cursor` only if more may follow."""
+    return _page("messages", [dead_letter_fields(letter, trim_body_bytes) for letter in page.entries], page.cursor)
 
 
 def log_page_fields(key: str, page: LogPage, trim_body_bytes: int | None) -> dict[str, Any]:
@@ -307,13 +307,21 @@ def _add_attempt(fields: dict[str, Any], attempt: AttemptRecord, trim_body_bytes
     _add_base64(fields, "responseBody", attempt.body, trim_body_bytes)
 
 
-def _add_body(fields: dict[str, Any], name: str, body: bytes) -> None:
-    if not body:
+def _add_body(fields: dict[str, Any], name: str, body: bytes, trim_bytes: int | None = None) -> None:
+    """As text if all of it is text, else in base64."""
+    shown = body if trim_bytes is None else body[: max(0, trim_bytes)]
+    if not shown:
         return
     try:
-        fields[name] = body.decode("utf-8")
+        text = body.decode("utf-8")
     except UnicodeDecodeError:
-        fields[name + "Base64"] = b64encode(body).decode()
+        fields[name + "Base64"] = b64encode(shown).decode()
+        return
+    if len(shown) < len(body):
+        # The cut may go through a character.
+        text = shown.decode("utf-8", "ignore")
+    if text:
+        fields[name] = text
 
 
 def _add_base64(fields: dict[str, Any], name: str, body: bytes, trim_bytes: int | None) -> None:

@@ -60,7 +60,7 @@ _OBSOLETE = frozenset({"api"})
 EVENTS = FilterRules(names=_OF_LOGS, ignored=_OBSOLETE, max_count=1000, default_count=1000, newest_first=True)
 LOGS = FilterRules(names=_OF_LOGS, ignored=_OBSOLETE, max_count=100, default_count=100, newest_first=True)
 DEAD_LETTERS = FilterRules(
-    names=_OF_DEAD_LETTERS | {"order", "source"}, ignored=_OBSOLETE, max_count=100, default_count=100
+    names=_OF_DEAD_LETTERS | {"order", "source", "trimBody"}, ignored=_OBSOLETE, max_count=100, default_count=100
 )
 DEAD_LETTERS_BULK = FilterRules(names=_OF_DEAD_LETTERS, ignored=_OBSOLETE, max_count=100, default_count=100)
 CANCEL = FilterRules(

@@ -119,13 +119,13 @@ def parse_options(
     for name, value in headers:
         if name.startswith(_PREFIX):
             _collect(name, value, settings, forwarded, of_callbacks)
-        elif name == _CONTENT_TYPE and content_type is None:
+        elif name == _CONTENT_TYPE and not content_type:
             content_type = value
     if query_config:
         settings, forwarded, of_callbacks = _merge(query_config, settings, forwarded, of_callbacks)
     if group_headers:
         settings, forwarded, of_callbacks = _merge(group_headers, settings, forwarded, of_callbacks)
-        if content_type is None:
+        if not content_type:
             content_type = next((value for name, value in group_headers if name == _CONTENT_TYPE), None)
 
     draft = _NOTHING_GIVEN
@@ -178,6 +178,11 @@ def is_configuration(name: bytes) -> bool:
     )
 
 
+def says_something(name: bytes, value: bytes) -> bool:
+    """Whether a line of a lower-case configuration header counts: some do not without a value."""
+    return name not in _ABSENT_IF_EMPTY or bool(value.strip(b" \t"))
+
+
 def _collect(
     name: bytes,
     value: bytes,
@@ -191,6 +196,8 @@ def _collect(
         if canonical is not None:
             forwarded.append((canonical, check_value(f"Upstash-Forward-{canonical}", value).decode("latin-1")))
     elif name in _SETTINGS:
+        if not says_something(name, value):
+            return
         if name not in settings:
             settings[name] = value
         elif name in _JOINED:
@@ -263,7 +270,7 @@ def _with_content_type(content_type: bytes | None, forwarded: list[tuple[str, st
     if types:
         # One message has one content type, and the forwarded one is meant for the destination.
         return (types[0], *(line for line in forwarded if line[0] != "Content-Type"))
-    if content_type is None:
+    if not content_type:
         return tuple(forwarded)
     return (("Content-Type", check_value("Content-Type", content_type).decode("latin-1")), *forwarded)
 
@@ -319,6 +326,9 @@ _SETTINGS: dict[bytes, tuple[str, str, _SettingParser]] = {
     )
 }
 """Every header that configures a publish itself, and where its value goes. Any other is ignored."""
+
+_ABSENT_IF_EMPTY = frozenset({b"upstash-method", b"upstash-callback", b"upstash-failure-callback"})
+"""Sent without a value by clients that do not tell unset from empty, the Terraform provider for one."""
 
 _JOINED = frozenset({b"upstash-label", b"upstash-redact-fields"})
 """Lists, whose lines add up; of any other header the first line counts."""

@@ -3,7 +3,7 @@
 import msgspec
 
 from qstash_clone.domain.header_values import HeaderLines
-from qstash_clone.domain.headers import parse_options
+from qstash_clone.domain.headers import parse_options, says_something
 from qstash_clone.domain.limits import Limits
 from qstash_clone.domain.message import Extras, Headers, Message, Redaction
 from qstash_clone.domain.planning import check_not_before
@@ -39,7 +39,12 @@ def override(
     type of the request is that of its own body, deduplication does not apply, and for a delay there is `delay_of`.
     Raises as `parse_options`, and `InvalidRequest` for a schedule.
     """
-    given = {name for lines in (headers, query_config) for name, _ in lines if name.startswith(_PREFIX)}
+    given = {
+        name
+        for lines in (headers, query_config)
+        for name, value in lines
+        if name.startswith(_PREFIX) and says_something(name, value)
+    }
     if not given:
         return message
     if _CRON in given:

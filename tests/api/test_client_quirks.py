@@ -298,3 +298,33 @@ async def test_the_first_version_is_answered_with_an_error_they_can_read(client:
     answer = await client.post(path)
     assert answer.status_code == 404
     assert isinstance(answer.json()["error"], str)
+
+
+# The MCP server of Upstash, which looks for a development server on the usual port too.
+
+
+async def test_mcp_lists_dead_letters_without_bodies(client: httpx.AsyncClient, store: Store) -> None:
+    await publish(client, body=b"payload")
+    await fail(store)
+    [letter] = (await json_of(client, "/v2/dlq?trimBody=0"))["messages"]
+    assert not letter.keys() & {"body", "bodyBase64", "responseBody", "responseBodyBase64"}
+    assert letter["responseStatus"] == 404
+
+
+# The Terraform provider of Upstash.
+
+
+async def test_terraform_sends_headers_without_a_value_for_what_is_not_set(client: httpx.AsyncClient) -> None:
+    headers = {
+        "Content-Type": "",
+        "Upstash-Method": "",
+        "Upstash-Delay": "0s",
+        "Upstash-Retries": "3",
+        "Upstash-Callback": "",
+        "Upstash-Cron": "0 0 * * *",
+    }
+    answer = await client.post(f"/v2/schedules/{URL}", headers=headers)
+    assert answer.status_code == 200, answer.text
+    schedule = await json_of(client, f"/v2/schedules/{answer.json()['scheduleId']}")
+    assert (schedule["method"], schedule["header"], schedule["retries"]) == ("POST", {}, 3)
+    assert not schedule.keys() & {"callback", "delay", "body"}

@@ -118,6 +118,40 @@ async def test_what_clients_send_along_is_tolerated(client: httpx.AsyncClient, f
     assert (await client.get("/v2/dlq/?source=workflow")).json() == {"messages": []}
 
 
+@pytest.mark.parametrize(
+    ("trim", "body", "answer"),
+    [
+        ("0", {}, {}),
+        ("-1", {}, {}),
+        ("3", {"body": "pay"}, {"responseBodyBase64": "/w=="}),
+        ("1", {"body": "p"}, {"responseBodyBase64": "/w=="}),
+        ("100", {"body": "payload"}, {"responseBodyBase64": "/w=="}),
+    ],
+)
+@pytest.mark.parametrize("selection", ["", "dlqIds={}&"])
+async def test_bodies_are_trimmed(
+    client: httpx.AsyncClient,
+    fail_message: FailMessage,
+    trim: str,
+    body: dict[str, str],
+    answer: dict[str, str],
+    selection: str,
+) -> None:
+    letter = await fail_message(AttemptRecord(status=500, error="e", headers=(), body=b"\xff"))
+    [shown] = (await client.get(f"/v2/dlq?{selection.format(letter.dlq_id)}trimBody={trim}")).json()["messages"]
+    assert {name: value for name, value in shown.items() if "ody" in name} == body | answer
+
+
+async def test_a_trimmed_text_stays_text(client: httpx.AsyncClient, fail_message: FailMessage) -> None:
+    await fail_message(AttemptRecord(status=500, error="e", headers=(), body="zwölf".encode()))
+    for trim, text in ((1, "z"), (2, "zw"), (3, "zw"), (4, "zwö"), (6, "zwölf")):
+        [shown] = (await client.get(f"/v2/dlq?trimBody={trim}")).json()["messages"]
+        assert shown["responseBody"] == text
+    await fail_message(AttemptRecord(status=500, error="e", headers=(), body="ö".encode()))
+    [shown] = (await client.get("/v2/dlq?order=latestFirst&count=1&trimBody=1")).json()["messages"]
+    assert not shown.keys() & {"responseBody", "responseBodyBase64"}
+
+
 async def test_a_deleted_dead_letter_is_gone(client: httpx.AsyncClient, fail_message: FailMessage) -> None:
     letter = await fail_message()
     answer = await client.delete(f"/v2/dlq/{letter.dlq_id}")

@@ -141,7 +141,7 @@ REFUSED: list[tuple[str, dict[str, str], int, str]] = [
     ("/v2/publish/https://e.com", {"Upstash-Delay": "366d"}, 412, "Upstash-Delay"),
     ("/v2/publish/https://e.com", {"Upstash-Not-Before": "99999999999"}, 412, "Upstash-Not-Before"),
     ("/v2/publish/https://e.com", {"Upstash-Callback": "e.com"}, 400, "invalid callback url: endpoint has invalid"),
-    ("/v2/publish/https://e.com", {"Upstash-Failure-Callback": ""}, 400, "invalid failure callback url: "),
+    ("/v2/publish/https://e.com", {"Upstash-Failure-Callback": "e.com"}, 400, "invalid failure callback url: "),
     ("/v2/publish/https://e.com", {"Upstash-Deduplication-Id": "a:b"}, 400, "Upstash-Deduplication-Id: "),
     ("/v2/publish/https://e.com", {"Upstash-Redact-Fields": "url"}, 400, "Upstash-Redact-Fields: "),
     ("/v2/publish/https://e.com", {"Upstash-Cron": "* * * *"}, 400, "Upstash-Cron: "),

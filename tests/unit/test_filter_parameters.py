@@ -46,7 +46,7 @@ WHERE = {
     "count": ALL,
     "order": {"events", "logs", "dlq"},
     "api": ALL,
-    "trimBody": {"events", "logs"},
+    "trimBody": {"events", "logs", "dlq"},
     "source": {"dlq"},
     "qstash_token": ALL,
     "Upstash-Retries": ALL,

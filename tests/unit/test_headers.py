@@ -71,6 +71,24 @@ def test_all_settings_together() -> None:
     )
 
 
+@pytest.mark.parametrize("empty", ["", " ", "\t"])
+def test_some_headers_without_a_value_count_as_absent(empty: str) -> None:
+    names = ("Upstash-Method", "Upstash-Callback", "Upstash-Failure-Callback")
+    lines = [(name, empty) for name in names]
+    assert parse(*lines) == parse()
+    given = [("upstash-method", "PUT"), ("upstash-callback", "https://e.com/c")]
+    assert parse(*lines, query=given) == parse(query=given)
+    assert parse(*lines, ("Upstash-Method", "GET")).method == "GET"
+
+
+def test_an_empty_content_type_is_none() -> None:
+    group = [(b"content-type", b"text/plain")]
+    for name in (b"content-type", b"upstash-forward-x"):
+        headers = parse_options([(name, b"")], [], LIMITS, group_headers=group).headers
+        assert headers[0] == ("Content-Type", "text/plain")
+    assert parse_options([(b"content-type", b"")], [], LIMITS).headers == ()
+
+
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE", "get", "Patch"])
 def test_methods_in_any_case(method: str) -> None:
     assert parse(("Upstash-Method", method)).method == method.upper()
@@ -80,7 +98,6 @@ def test_methods_in_any_case(method: str) -> None:
     ("header", "value", "error"),
     [
         ("Upstash-Method", "HEAD", 'invalid method "HEAD", use GET, POST, PUT, PATCH or DELETE'),
-        ("Upstash-Method", "", 'invalid method "", use GET, POST, PUT, PATCH or DELETE'),
         ("Upstash-Method", "GET POST", 'invalid method "GET POST", use GET, POST, PUT, PATCH or DELETE'),
         ("Upstash-Delay", "5x", 'invalid duration "5x"'),
         ("Upstash-Delay", "", 'invalid duration ""'),

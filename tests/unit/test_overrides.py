@@ -60,6 +60,10 @@ def test_each_option_replaces_its_own(name: str, value: str, field: str, expecte
     assert changed(query=[(name.encode(), value.encode())]) == {field: expected}
 
 
+def test_an_option_without_a_value_may_say_nothing() -> None:
+    assert changed(("upstash-method", ""), ("upstash-callback", " "), ("upstash-retries", "0")) == {"max_retries": 0}
+
+
 def test_forwarded_headers_merge_by_name() -> None:
     assert changed(("upstash-forward-x-a", "new"), ("upstash-forward-x-c", "more")) == {
         "headers": (("Content-Type", "text/plain"), ("X-B", "3"), ("X-A", "new"), ("X-C", "more"))

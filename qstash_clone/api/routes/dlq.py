@@ -36,12 +36,13 @@ class DeadLetterRoutes:
         """One page, oldest first unless `order` says otherwise, or the entries of given ids."""
         wanted = parse_filter(parameters_of(request), DEAD_LETTERS)
         if wanted.dlq_ids is None:
-            return JsonResponse(dead_letter_page_fields(await self._page(wanted)))
+            return JsonResponse(dead_letter_page_fields(await self._page(wanted), wanted.trim_body_bytes))
         if len(wanted.dlq_ids) > MAX_PAGE:
             raise InvalidRequest(f"dlqIds: {len(wanted.dlq_ids)} ids are more than the {MAX_PAGE} shown at once")
         letters = await self._stores.admin.get_dead_letters(wanted.dlq_ids)
         found = [letter for letter in letters if letter is not None]
-        return JsonResponse(dead_letter_page_fields(DeadLetterPage(entries=found, cursor=None)))
+        page = DeadLetterPage(entries=found, cursor=None)
+        return JsonResponse(dead_letter_page_fields(page, wanted.trim_body_bytes))
 
     async def get(self, request: Request) -> Response:
         """One entry."""
