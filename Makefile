@@ -13,7 +13,7 @@ help:
 	@echo "make faults   kill real processes under load and count every message"
 	@echo "make mutants  break named places; each must make a test fail"
 	@echo "make bench    measure against references in the same run"
-	@echo "make conformance  run the official SDKs' own tests (PY=<checkout of qstash-py> JS=<checkout of qstash-js>)"
+	@echo "make conformance  run the official SDKs' own tests (PY=, JS=, GO=<checkout of qstash-py, -js, -go>)"
 	@echo "make lock     compile requirements.lock from pyproject.toml"
 	@echo "make docs     write the generated reference pages"
 
@@ -43,7 +43,8 @@ mutants: venv
 	$(BIN)/python -m tests.mutants $(ARGS)
 
 conformance: venv
-	@$(BIN)/python -m tests.conformance $(if $(PY),--python "$(PY)") $(if $(JS),--typescript "$(JS)") $(ARGS)
+	@$(BIN)/python -m tests.conformance $(if $(PY),--python "$(PY)") $(if $(JS),--typescript "$(JS)") \
+	    $(if $(GO),--go "$(GO)") $(ARGS)
 
 docs: venv
 	$(BIN)/python -m qstash_clone.cli.settings_page > docs/reference/settings.md

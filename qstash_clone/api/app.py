@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from typing import Any
+from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -24,11 +24,12 @@ from qstash_clone.api.routes.health import HealthRoutes
 from qstash_clone.api.routes.keys import KeyRoutes
 from qstash_clone.api.routes.logs import LogRoutes
 from qstash_clone.api.routes.messages import MessageRoutes
+from qstash_clone.api.routes.openapi import OpenApiRoutes
 from qstash_clone.api.routes.preview import PreviewRoutes
 from qstash_clone.api.routes.queues import QueueRoutes
 from qstash_clone.api.routes.schedules import ScheduleRoutes
 from qstash_clone.api.routes.url_groups import UrlGroupRoutes
-from qstash_clone.api.routing import Routes, Row
+from qstash_clone.api.routing import Endpoint, Routes, Row
 from qstash_clone.clock import Clock, SystemClock
 from qstash_clone.errors import ClientGone, InvalidRequest
 from qstash_clone.observability import (
@@ -41,19 +42,21 @@ from qstash_clone.observability import (
 )
 from qstash_clone.settings import Settings
 
-_PROBES = frozenset({"livez", "readyz", "metrics"})
+_PROBES = frozenset({"livez", "readyz", "metrics", "openapi"})
 """Routes whose every request would be noise in the log."""
 
 
 def route_table(settings: Settings, stores: Stores, clock: Clock, publisher: Publisher) -> list[Row]:
     """Everything the api serves besides publish, enqueue and batch, which `hot_path` and `batch` answer."""
-    messages, dlq = MessageRoutes(settings, stores), DeadLetterRoutes(settings, stores)
-    logs, deduplication, preview = LogRoutes(stores), DeduplicationRoutes(stores), PreviewRoutes(settings, clock)
+    messages, dlq = MessageRoutes(settings, stores), DeadLetterRoutes(settings, stores, clock)
+    logs, deduplication, preview = LogRoutes(stores), DeduplicationRoutes(stores), PreviewRoutes(settings, stores)
     keys, health = KeyRoutes(stores), HealthRoutes(settings, stores)
     queues, flow_control = QueueRoutes(settings, stores), FlowControlRoutes(settings, stores)
     schedules, url_groups = ScheduleRoutes(settings, stores, publisher), UrlGroupRoutes(settings, stores)
     dev = DevRoutes(stores)
-    return [
+    rows: list[Row] = []
+    openapi = OpenApiRoutes(rows, REFUSALS)
+    rows += [
         *(
             [
                 Row("GET", "/dev/clock", dev.clock, "dev"),
@@ -65,15 +68,14 @@ def route_table(settings: Settings, stores: Stores, clock: Clock, publisher: Pub
         Row("GET", "/livez", health.livez, "livez"),
         Row("GET", "/readyz", health.readyz, "readyz"),
         Row("GET", "/metrics", health.metrics, "metrics"),
+        Row("GET", "/openapi.json", openapi.document, "openapi"),
         Row("GET", "/v2/messages", messages.list, "messages"),
-        Row("GET", "/v2/messages/", messages.list, "messages"),
         Row("GET", "/v2/messages/{message_id}", messages.get, "messages"),
         Row("GET", "/v2/messages/{message_id}/explain", messages.explain, "messages"),
         Row("DELETE", "/v2/messages/{message_id}", messages.cancel, "messages"),
         Row("DELETE", "/v2/messages/", missing_id, "messages"),
         Row("DELETE", "/v2/messages", messages.cancel_many, "messages"),
         Row("GET", "/v2/dlq", dlq.list, "dlq"),
-        Row("GET", "/v2/dlq/", dlq.list, "dlq"),
         Row("DELETE", "/v2/dlq/", missing_id, "dlq"),
         Row("DELETE", "/v2/dlq", dlq.delete_many, "dlq"),
         Row("POST", "/v2/dlq/retry", dlq.retry_many, "dlq"),
@@ -82,20 +84,16 @@ def route_table(settings: Settings, stores: Stores, clock: Clock, publisher: Pub
         Row("GET", "/v2/dlq/{dlq_id}", dlq.get, "dlq"),
         Row("DELETE", "/v2/dlq/{dlq_id}", dlq.delete, "dlq"),
         Row("GET", "/v2/events", logs.events, "log"),
-        Row("GET", "/v2/events/", logs.events, "log"),
         Row("GET", "/v2/logs", logs.logs, "log"),
-        Row("GET", "/v2/logs/", logs.logs, "log"),
         Row("GET DELETE", "/v2/deduplication/", missing_id, "deduplication"),
         Row("GET", "/v2/deduplication/{deduplication_id:path}", deduplication.get, "deduplication"),
         Row("DELETE", "/v2/deduplication/{deduplication_id:path}", deduplication.clear, "deduplication"),
         Row("POST", "/v2/preview/retries", preview.retries, "preview"),
         Row("POST", "/v2/preview/cron", preview.cron, "preview"),
         Row("GET", "/v2/keys", keys.get, "keys"),
-        Row("GET", "/v2/keys/", keys.get, "keys"),
         Row("POST", "/v2/keys/rotate", keys.rotate, "keys"),
         Row("POST", "/v2/rotate", keys.rotate, "keys"),
         Row("GET", "/v2/schedules", schedules.list, "schedules"),
-        Row("GET", "/v2/schedules/", schedules.list, "schedules"),
         Row("DELETE", "/v2/schedules/", missing_id, "schedules"),
         Row("GET", "/v2/schedules/{schedule_id}", schedules.get, "schedules"),
         Row("DELETE", "/v2/schedules/{schedule_id}", schedules.delete, "schedules"),
@@ -104,7 +102,6 @@ def route_table(settings: Settings, stores: Stores, clock: Clock, publisher: Pub
         Row("POST", "/v2/schedules", schedules.post, "schedules"),
         Row("POST", "/v2/schedules/{rest:path}", schedules.post, "schedules"),
         Row("GET", "/v2/topics", url_groups.list, "url_groups"),
-        Row("GET", "/v2/topics/", url_groups.list, "url_groups"),
         Row("DELETE", "/v2/topics/", missing_id, "url_groups"),
         Row("GET", "/v2/topics/{name}", url_groups.get, "url_groups"),
         Row("PATCH", "/v2/topics/{name}", url_groups.replace_headers, "url_groups"),
@@ -112,7 +109,6 @@ def route_table(settings: Settings, stores: Stores, clock: Clock, publisher: Pub
         Row("POST", "/v2/topics/{name}/endpoints", url_groups.add_endpoints, "url_groups"),
         Row("DELETE", "/v2/topics/{name}/endpoints", url_groups.remove_endpoints, "url_groups"),
         Row("GET", "/v2/queues", queues.list, "queues"),
-        Row("GET", "/v2/queues/", queues.list, "queues"),
         Row("POST", "/v2/queues", queues.put, "queues"),
         Row("POST", "/v2/queues/", queues.put, "queues"),
         Row("DELETE", "/v2/queues/", missing_id, "queues"),
@@ -132,11 +128,16 @@ def route_table(settings: Settings, stores: Stores, clock: Clock, publisher: Pub
         Row("POST", "/v2/flowControl/{key}/reset", flow_control.reset, "flow_control"),
         Row("GET", "/v2/globalParallelism", flow_control.global_parallelism, "flow_control"),
     ]
+    return rows
 
 
 async def missing_id(request: Request) -> Response:
     """A collection's path with a trailing slash is a forgotten id, and must not mean everything."""
     raise InvalidRequest(f"{request.method} {request.scope['path']}: an id must follow the last slash")
+
+
+REFUSALS: Final[frozenset[Endpoint]] = frozenset({missing_id, missing_key})
+"""Endpoints that answer every request with 400."""
 
 
 def create_app(settings: Settings, stores: Stores, clock: Clock | None = None) -> "Api":

@@ -356,7 +356,8 @@ class Enqueue(Publish):
 
     async def __call__(self, head: Head, raw_rest: bytes, receive: Receive, send: Send) -> None:
         raw_queue, _, raw_destination = raw_rest.partition(b"/")
-        await self.publish("enqueue", head, raw_destination, raw_queue, receive, send)
+        # Where there is nothing at all, clients look for the words about the destination.
+        await self.publish("enqueue", head, raw_destination, raw_queue if raw_rest else None, receive, send)
 
 
 def _lines_of(group: UrlGroup) -> HeaderLines:

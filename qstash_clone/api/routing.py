@@ -40,8 +40,24 @@ class Routes:
     def find(self, scope: Scope) -> tuple[ASGIApp, str]:
         """The endpoint and its label; fills the scope's path parameters, still undecoded.
 
-        Raises `NotFound`, or `WrongMethod` if the path has rows with other methods only.
+        One slash at the end of what is read does no harm, so where no row has it, it is passed over. Raises `NotFound`,
+        or `WrongMethod` if the path has rows with other methods only.
         """
+        found = self._match(scope)
+        if isinstance(found, tuple):
+            return found
+        path: str = scope["path"]
+        if scope["method"] in ("GET", "HEAD") and path.endswith("/") and not path.endswith("//"):
+            scope["path"] = path[:-1]
+            without_slash = self._match(scope)
+            if isinstance(without_slash, tuple):
+                return without_slash
+        if found:
+            raise WrongMethod(scope["method"], sorted(found))
+        raise NotFound(f"no such path: {path[:100]}")
+
+    def _match(self, scope: Scope) -> tuple[ASGIApp, str] | set[str]:
+        """The endpoint and its label, or else the methods that the path has."""
         allowed: set[str] = set()
         for route, label in self._routes:
             match, child_scope = route.matches(scope)
@@ -50,6 +66,4 @@ class Routes:
                 return route.app, label
             if match is Match.PARTIAL:
                 allowed |= route.methods or set()
-        if allowed:
-            raise WrongMethod(scope["method"], sorted(allowed))
-        raise NotFound(f"no such path: {scope['path'][:100]}")
+        return allowed

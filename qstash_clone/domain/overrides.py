@@ -6,12 +6,23 @@ from qstash_clone.domain.header_values import HeaderLines
 from qstash_clone.domain.headers import parse_options
 from qstash_clone.domain.limits import Limits
 from qstash_clone.domain.message import Extras, Headers, Message, Redaction
+from qstash_clone.domain.planning import check_not_before
 from qstash_clone.errors import InvalidRequest
 
 _PREFIX = b"upstash-"
 _CONTENT_TYPE = b"content-type"
-_TIMES = frozenset({b"upstash-delay", b"upstash-not-before"})
 _CRON = b"upstash-cron"
+
+
+class Delay(msgspec.Struct, frozen=True, kw_only=True):
+    """When the first attempt of a message is due; at once by default."""
+
+    delay_ms: int = 0
+    not_before_ms: int | None = None
+    """Unix time; set if that was asked for instead."""
+
+
+AT_ONCE = Delay()
 
 
 def override(
@@ -25,16 +36,14 @@ def override(
     """The message with what the headers and parameters of a retry say about it; the same object if they say nothing.
 
     What is not mentioned stays; forwarded headers replace those of the same name. Redaction only grows. The content
-    type of the request is that of its own body, deduplication does not apply. Raises as `parse_options`, and
-    `InvalidRequest` for a delay or a schedule.
+    type of the request is that of its own body, deduplication does not apply, and for a delay there is `delay_of`.
+    Raises as `parse_options`, and `InvalidRequest` for a schedule.
     """
     given = {name for lines in (headers, query_config) for name, _ in lines if name.startswith(_PREFIX)}
     if not given:
         return message
-    if times := given & _TIMES:
-        raise InvalidRequest(f"{min(times).decode().title()}: a retry begins at once, it cannot be delayed")
     if _CRON in given:
-        raise InvalidRequest("Upstash-Cron: a retry begins at once, it cannot become a schedule")
+        raise InvalidRequest("Upstash-Cron: a retry is one message, it cannot become a schedule")
     lines = [line for line in headers if line[0] != _CONTENT_TYPE]
     options = parse_options(lines, query_config, limits, authorization_is_payload=authorization_is_payload)
     old = message.extras or Extras()
@@ -56,6 +65,16 @@ def override(
         labels=options.labels if b"upstash-label" in given else message.labels,
         extras=None if extras == Extras() else extras,
     )
+
+
+def delay_of(headers: HeaderLines, query_config: HeaderLines, limits: Limits, *, now_ms: int) -> Delay:
+    """The delay that the headers and parameters of a retry ask for: the one that the dead letter was published with is
+    over. Raises as `plan_publish` and `parse_options`."""
+    options = parse_options(headers, query_config, limits)
+    if options.not_before_ms is None:
+        return Delay(delay_ms=options.delay_ms)
+    check_not_before(options.not_before_ms, limits, now_ms)
+    return Delay(not_before_ms=options.not_before_ms)
 
 
 def _merged(old: Headers, new: Headers) -> Headers:

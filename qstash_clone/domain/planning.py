@@ -85,7 +85,7 @@ def plan_publish(
     is due is up to the store's clock, also for a time in the past. Raises `QuotaExceeded` when that check fails.
     """
     if options.not_before_ms is not None:
-        _check_not_before(options.not_before_ms, limits, now_ms)
+        check_not_before(options.not_before_ms, limits, now_ms)
     extras = _extras(options, api=api)
     return _plan(
         message_id, destination.url, destination.origin, extras, options, body, caller_ip, deduplication, queue
@@ -107,7 +107,7 @@ def plan_fan_out(
     """The messages that a publish to a group asks for, one for each endpoint in order; the first carries the
     deduplication of all. Arguments and errors are those of `plan_publish`."""
     if options.not_before_ms is not None:
-        _check_not_before(options.not_before_ms, limits, now_ms)
+        check_not_before(options.not_before_ms, limits, now_ms)
     messages: list[NewMessage] = []
     for message_id, endpoint in zip(message_ids, group.endpoints, strict=True):
         url = endpoint.url
@@ -115,6 +115,21 @@ def plan_fan_out(
         of_all = None if messages else deduplication
         messages.append(_plan(message_id, url, origin_of(url), extras, options, body, caller_ip, of_all, queue))
     return messages
+
+
+def message_of(url: str, options: PublishOptions, caller_ip: str, extras: Extras | None) -> Message:
+    """What is published to a URL with these options, at once or at each firing of a schedule."""
+    return Message(
+        url=url,
+        method=options.method,
+        headers=options.headers,
+        caller_ip=caller_ip,
+        max_retries=options.max_retries,
+        timeout_ms=options.timeout_ms,
+        retry_delay_expression=options.retry_delay_expression,
+        labels=options.labels,
+        extras=extras,
+    )
 
 
 def _plan(
@@ -131,17 +146,7 @@ def _plan(
     not_before_ms, flow_control = options.not_before_ms, options.flow_control
     return NewMessage(
         id=message_id,
-        message=Message(
-            url=url,
-            method=options.method,
-            headers=options.headers,
-            caller_ip=caller_ip,
-            max_retries=options.max_retries,
-            timeout_ms=options.timeout_ms,
-            retry_delay_expression=options.retry_delay_expression,
-            labels=options.labels,
-            extras=extras,
-        ),
+        message=message_of(url, options, caller_ip, extras),
         body=body,
         lane=route_text(origin, queue, None if flow_control is None else flow_control.key),
         delay_ms=options.delay_ms if not_before_ms is None else 0,
@@ -150,7 +155,8 @@ def _plan(
     )
 
 
-def _check_not_before(not_before_ms: int, limits: Limits, now_ms: int) -> None:
+def check_not_before(not_before_ms: int, limits: Limits, now_ms: int) -> None:
+    """Raise `QuotaExceeded` for a time that is further away than the longest delay."""
     if not_before_ms - now_ms > limits.max_delay_ms:
         raise QuotaExceeded(
             f"Upstash-Not-Before: {not_before_ms // 1000} is more than the maximum of "

@@ -6,9 +6,10 @@ from typing import Final
 
 import msgspec
 
-from qstash_clone.domain.filters import Filter
+from qstash_clone.domain.filters import EVERYTHING, Filter
 from qstash_clone.domain.lanes import Route, parse_route
 from qstash_clone.domain.message import DeadLetter, Extras, Message
+from qstash_clone.domain.overrides import AT_ONCE, Delay
 from qstash_clone.domain.planning import plan_lanes
 from qstash_clone.domain.quoting import quoted
 from qstash_clone.errors import InvalidRequest
@@ -33,11 +34,8 @@ class DeadLetterStore:
     def __init__(self, access: StoreAccess) -> None:
         self._access = access
 
-    async def list_dead_letters(self, *, cursor: str | None, count: int, newest_first: bool) -> DeadLetterPage:
-        return await self.list_matching_dead_letters(Filter(), cursor=cursor, count=count, newest_first=newest_first)
-
-    async def list_matching_dead_letters(
-        self, selection: Filter, *, cursor: str | None, count: int, newest_first: bool
+    async def list_dead_letters(
+        self, selection: Filter = EVERYTHING, *, cursor: str | None, count: int, newest_first: bool
     ) -> DeadLetterPage:
         walk = StreamWalk(
             self._access.commands,
@@ -145,7 +143,9 @@ class DeadLetterStore:
         # The member whose callback it may be has left its queue.
         return msgspec.structs.replace(route, flow_control_key=key, slot=None)
 
-    async def retry_dead_letter_as(self, dead_letter: DeadLetter, message: Message) -> MessageId | None:
+    async def retry_dead_letter_as(
+        self, dead_letter: DeadLetter, message: Message, delay: Delay = AT_ONCE
+    ) -> MessageId | None:
         place = Place.parse(dead_letter.dlq_id)
         if place is None:
             return None
@@ -167,6 +167,8 @@ class DeadLetterStore:
                 find_lane(lane, encoded),
                 encoded,
                 encode_limits(message),
+                delay.delay_ms,
+                -1 if delay.not_before_ms is None else delay.not_before_ms,
             ],
         )
         return new_id if reply[0] == b"stored" else None

@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from qstash_clone.domain.filters import Filter
+from qstash_clone.domain.filters import EVERYTHING, Filter
 from qstash_clone.domain.log import LogEntry
 from qstash_clone.domain.message import (
     Claim,
@@ -23,6 +23,7 @@ from qstash_clone.domain.message import (
     SigningKeys,
     StoredMessage,
 )
+from qstash_clone.domain.overrides import AT_ONCE, Delay
 from qstash_clone.ids import MessageId
 
 FOR_EVER_MS: Final = 1 << 50
@@ -84,7 +85,9 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     ready: int
     in_flight: int
     lanes_waiting: int
-    """Lanes that have messages waiting."""
+    """Lanes that have messages waiting, those that are blocked included."""
+    lanes_blocked: int
+    """Lanes whose messages wait because of a pause or of their own limits."""
     dead_letters: int
     workers: int
     capacity: int
@@ -162,7 +165,8 @@ class PublishStore(Protocol):
     def new_message_id(self, deduplication: Deduplication | None = None, lanes: Sequence[str] = ()) -> MessageId:
         """A fresh id, on the partition where the limited `lanes` of the message are (`Route.limited_lanes`, and those
         of its callbacks); without lanes on the one that decides about repeats of `deduplication`; without either on
-        the one that publishes currently go to. Raises `InvalidRequest` for lanes that live apart."""
+        the one that publishes currently go to. For members of a queue ids are in the order of the calls, also where
+        one moment is due for several. Raises `InvalidRequest` for lanes that live apart."""
         ...
 
     def new_message_ids(
@@ -265,7 +269,9 @@ class AdminStore(Protocol):
 
     async def cancel(self, message_id: MessageId) -> CancelResult: ...
 
-    async def list_dead_letters(self, *, cursor: str | None, count: int, newest_first: bool) -> DeadLetterPage:
+    async def list_dead_letters(
+        self, selection: Filter = EVERYTHING, *, cursor: str | None, count: int, newest_first: bool
+    ) -> DeadLetterPage:
         """Raises `InvalidRequest` for a cursor that is none."""
         ...
 
@@ -298,19 +304,17 @@ class AdminStore(Protocol):
         """Raises `InvalidRequest` for a cursor that is none."""
         ...
 
-    async def list_matching_dead_letters(
-        self, selection: Filter, *, cursor: str | None, count: int, newest_first: bool
-    ) -> DeadLetterPage: ...
-
     async def get_dead_letters(self, dlq_ids: Sequence[str]) -> list[DeadLetter | None]: ...
 
     async def delete_dead_letters(self, dlq_ids: Sequence[str]) -> int:
         """How many there were; absent ones are passed over."""
         ...
 
-    async def retry_dead_letter_as(self, dead_letter: DeadLetter, message: Message) -> MessageId | None:
-        """As `retry_dead_letter`, with other options; the body stays the stored one. Raises `InvalidRequest` for a
-        flow-control key that lives in another partition."""
+    async def retry_dead_letter_as(
+        self, dead_letter: DeadLetter, message: Message, delay: Delay = AT_ONCE
+    ) -> MessageId | None:
+        """As `retry_dead_letter`, with other options and later; the body stays the stored one. Raises `InvalidRequest`
+        for a flow-control key that lives in another partition."""
         ...
 
     async def get_deduplication(self, digest: bytes) -> DeduplicationRecord | None: ...

@@ -131,3 +131,13 @@ async def test_outside_of_dev_there_is_none(client: httpx.AsyncClient, store: St
     assert (await client.get("/dev/clock")).status_code == 404
     assert (await client.post("/dev/clock", json={"advance": "7d"})).status_code == 404
     assert (await store.virtual_clock.read_clock()).offset_ms == 0
+
+
+async def test_previews_go_by_it(dev: httpx.AsyncClient) -> None:
+    await dev.post("/dev/clock", json={"freeze": True})
+    now_ms = (await dev.post("/dev/clock", json={"advance": "400d"})).json()["now"]
+    cron = (await dev.post("/v2/preview/cron", json={"cron": "* * * * *", "count": 1})).json()
+    assert cron["now"] == now_ms
+    assert 0 < cron["firings"][0]["time"] - now_ms <= 60_000
+    retries = (await dev.post("/v2/preview/retries", json={"expression": "5000", "count": 1})).json()
+    assert (retries["now"], retries["retries"][0]["time"]) == (now_ms, now_ms + 5000)

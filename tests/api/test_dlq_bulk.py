@@ -1,6 +1,7 @@
 """Many dead letters at once, selected by id or by filter; and other options for those that are retried."""
 
 import json
+import time
 from typing import Any
 
 import httpx
@@ -204,13 +205,35 @@ async def test_other_options_may_come_by_the_query(client: httpx.AsyncClient, st
     assert (message["maxRetries"], message["header"]) == (0, {"X-A": ["b c"]})
 
 
+@pytest.mark.parametrize("form", ["/v2/dlq/retry/{}", "/v2/dlq/retry?dlqIds={}", "/v2/dlq/retry?label=again"])
+async def test_a_retry_may_begin_later(client: httpx.AsyncClient, store: Store, form: str) -> None:
+    dlq_id = await dead(client, store, Upstash_Label="again", Upstash_Delay="0s")
+    answer = await client.post(form.format(dlq_id), headers={"Upstash-Delay": "1h"})
+    assert answer.status_code == 201
+    result = answer.json().get("responses", [answer.json()])[0]
+    message = (await client.get(f"/v2/messages/{result['messageId']}")).json()
+    assert message["notBefore"] - message["createdAt"] == 3_600_000
+    assert await left(client) == set()
+    assert await claims(store) == []
+
+
+async def test_a_retry_may_begin_at_a_certain_time(client: httpx.AsyncClient, store: Store) -> None:
+    dlq_id = await dead(client, store)
+    at_s = int(time.time()) + 86_400
+    answer = await client.post(f"/v2/dlq/retry/{dlq_id}?upstash-not-before={at_s}", headers={"Upstash-Delay": "1s"})
+    message = (await client.get(f"/v2/messages/{answer.json()['messageId']}")).json()
+    assert message["notBefore"] == at_s * 1000
+    assert await claims(store) == []
+
+
 @pytest.mark.parametrize(
     ("headers", "status", "text"),
     [
         ({"Upstash-Retries": "x"}, 400, "Upstash-Retries"),
         ({"Upstash-Retries": "100000"}, 412, "Upstash-Retries"),
-        ({"Upstash-Delay": "1s"}, 400, "a retry begins at once"),
-        ({"Upstash-Not-Before": "1"}, 400, "a retry begins at once"),
+        ({"Upstash-Delay": "soon"}, 400, "Upstash-Delay"),
+        ({"Upstash-Delay": "3650d"}, 412, "Upstash-Delay"),
+        ({"Upstash-Not-Before": "9999999999"}, 412, "Upstash-Not-Before"),
         ({"Upstash-Callback": "nowhere"}, 400, "invalid callback url"),
         ({"Upstash-Cron": "* * * * *"}, 400, "it cannot become a schedule"),
     ],

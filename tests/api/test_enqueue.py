@@ -91,7 +91,8 @@ async def test_queue_and_destination_are_taken_from_the_raw_path(
     [
         ("orders/", {}, 400, "a non-empty destination must be provided"),
         ("orders", {}, 400, "a non-empty destination must be provided"),
-        ("", {}, 400, "queue: invalid name"),
+        ("", {}, 400, "a non-empty destination must be provided"),
+        ("/", {}, 400, "queue: invalid name"),
         (f"/{URL}", {}, 400, "queue: invalid name"),
         (f"a%20b/{URL}", {}, 400, "queue: invalid name"),
         (f"a%2Fb/{URL}", {}, 400, "queue: invalid name"),

@@ -133,3 +133,37 @@ async def test_requests_are_logged_without_secrets(
     assert (probe["level"], probe["route"]) == ("debug", "livez")
     assert settings.token not in str(events())
     assert "guess-me" not in str(events())
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/v2/keys/", 200),
+        ("HEAD", "/v2/Keys/", 200),
+        ("GET", "/v2/globalParallelism/", 200),
+        ("GET", "/livez/", 200),
+        ("GET", "/v2/messages/", 200),
+        ("GET", "/v2/messages//", 404),
+        ("GET", "/v2/keys//", 404),
+        ("GET", "/v2/schedules//", 405),
+        ("GET", "/v2/flowControl/", 400),
+        ("GET", "/v2/rotate/", 404),
+        ("GET", "/v2/nothing/", 404),
+        ("DELETE", "/v2/messages/", 400),
+        ("DELETE", "/v2/queues/orders/", 404),
+        ("POST", "/v2/rotate/", 404),
+    ],
+)
+async def test_one_slash_at_the_end_of_what_is_read_does_no_harm(
+    client: httpx.AsyncClient, method: str, path: str, status: int
+) -> None:
+    assert (await client.request(method, path)).status_code == status
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/v2/keys", "/v2/schedules", "/v2/queues", "/v2/topics", "/v2/dlq", "/v2/events", "/v2/logs", "/v2/messages"],
+)
+async def test_whatever_can_be_read_has_a_head(client: httpx.AsyncClient, path: str) -> None:
+    answer = await client.head(path)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")

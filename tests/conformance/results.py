@@ -1,7 +1,8 @@
-"""What a suite's own runner reported (JUnit XML), measured against the list of tests that are deselected."""
+"""What a suite's own runner reported, measured against the list of tests that are deselected."""
 
+import json
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -46,6 +47,8 @@ class Report:
     cases: Sequence[Case]
     deselected: Sequence[Deselected]
     exit_code: int
+    stale: Sequence[Deselected] = ()
+    """Entries of the list for which there is no test."""
     is_partial: bool = False
     """Only tests of a certain name were run; the runners report all others as skipped."""
 
@@ -67,6 +70,7 @@ class Report:
             problems.append("no test has passed")
         if self.exit_code and not problems:
             problems.append(f"the runner ended with {self.exit_code} although it reported no failure")
+        problems += [f"deselected, but there is no such test: {entry.test}" for entry in self.stale]
         return problems
 
     def of(self, outcome: Outcome) -> list[Case]:
@@ -75,14 +79,15 @@ class Report:
     def describe(self) -> str:
         """For people; every test that did not pass is named."""
         passed, failed, skipped = self.of(Outcome.PASSED), self.of(Outcome.FAILED), self.skipped
-        collected = len(passed) + len(failed) + len(skipped) + len(self.deselected)
+        deselected = [entry for entry in self.deselected if entry not in self.stale]
+        collected = len(passed) + len(failed) + len(skipped) + len(deselected)
         lines = [
             f"{self.suite}: {collected} collected, {len(passed)} passed, {len(failed)} failed, "
-            f"{len(self.deselected)} deselected, {len(skipped)} skipped by the suite itself",
+            f"{len(deselected)} deselected, {len(skipped)} skipped by the suite itself",
             f"  command: {self.command}",
         ]
         lines += [f"  {problem}" for problem in self.problems]
-        lines += [f"  deselected: {entry.test}: {entry.reason}" for entry in self.deselected]
+        lines += [f"  deselected: {entry.test}: {entry.reason}" for entry in deselected]
         lines += [f"  skipped by the suite itself: {case.test}" for case in skipped]
         return "\n".join(lines)
 
@@ -115,3 +120,41 @@ def _case(element: ElementTree.Element) -> Case:
         detail = (failure.get("message") or failure.text or "no message").strip()
         return Case(test=test, outcome=Outcome.FAILED, detail=detail.splitlines()[0][:300])
     return Case(test=test, outcome=Outcome.PASSED if element.find("skipped") is None else Outcome.SKIPPED)
+
+
+def parse_go(text: str) -> list[Case]:
+    """Read what `go test -json` wrote; of a test with parts, the parts and the whole."""
+    output: dict[str, list[str]] = {}
+    cases: list[Case] = []
+    for event in _go_events(text):
+        if "Test" not in event:
+            continue
+        test = f"{event['Package']} > {event['Test']}"
+        match event["Action"]:
+            case "output":
+                output.setdefault(test, []).append(event["Output"].strip())
+            case "fail":
+                cases.append(Case(test=test, outcome=Outcome.FAILED, detail=_go_detail(output.get(test, []))))
+            case "pass" | "skip" as action:
+                cases.append(Case(test=test, outcome=Outcome.PASSED if action == "pass" else Outcome.SKIPPED))
+            case _:
+                pass
+    return cases
+
+
+def list_go(text: str) -> set[str]:
+    """Read what `go test -json -list` wrote: the names of all tests, as `parse_go` has them."""
+    outputs = ((event["Package"], event.get("Output", "").strip()) for event in _go_events(text))
+    return {f"{package} > {name}" for package, name in outputs if name.startswith("Test")}
+
+
+def _go_events(text: str) -> Iterator[dict[str, str]]:
+    for line in text.splitlines():
+        # What go itself has to say, about downloads for one, is no JSON.
+        if line.startswith("{"):
+            yield json.loads(line)
+
+
+def _go_detail(output: Sequence[str]) -> str:
+    lines = [line for line in output if line and not line.startswith(("=== ", "--- "))]
+    return next((line for line in lines if line.startswith("Error:")), lines[0] if lines else "no message")[:300]

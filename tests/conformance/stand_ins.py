@@ -58,7 +58,7 @@ class StandIns:
 
 @contextlib.asynccontextmanager
 async def standing_in(hosts: dict[str, Host], folder: Path) -> AsyncGenerator[StandIns]:
-    """Serve `hosts` over https inside; their authority's certificate is written into `folder`."""
+    """Serve `hosts` over http and https inside; their authority's certificate is written into `folder`."""
     authority = trustme.CA()
     ca_file = folder / "authority.pem"
     authority.cert_pem.write_to_path(ca_file)
@@ -75,7 +75,10 @@ async def standing_in(hosts: dict[str, Host], folder: Path) -> AsyncGenerator[St
             loop.call_later(answer.after_s, after.set)
         return Reply(status=answer.status, body=answer.body, after=after)
 
-    async with Receiver(tls=tls, handler=reply_to) as receiver:
-        yield StandIns(
-            host_overrides=",".join(f"{host}:443=127.0.0.1:{receiver.port}" for host in hosts), ca_file=ca_file
-        )
+    async with Receiver(handler=reply_to) as plain, Receiver(tls=tls, handler=reply_to) as secured:
+        overrides = [
+            f"{host}:{port}=127.0.0.1:{receiver.port}"
+            for port, receiver in ((80, plain), (443, secured))
+            for host in hosts
+        ]
+        yield StandIns(host_overrides=",".join(overrides), ca_file=ca_file)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from tests.conformance.results import Deselected
+from tests.conformance.results import Case, Deselected, list_go, parse_go, parse_junit
 from tests.conformance.stand_ins import Host, answers_as_asked, takes_everything, takes_no_post
 
 PYTHON_PACKAGES = (
@@ -39,6 +39,8 @@ class Suite(ABC):
     """One service for each, on a free port for 0."""
     uses_public_credentials: ClassVar[bool] = False
     """The suite sets none of its own and finds the service as the SDKs find QStash's development server."""
+    settings: ClassVar[dict[str, str]] = {}
+    """Of the service, besides what all suites need."""
 
     checkout: Path
 
@@ -49,6 +51,18 @@ class Suite(ABC):
     @abstractmethod
     def command(self, deselected: Sequence[Deselected], report: Path, only: str | None) -> list[str]:
         """Run all tests but the deselected ones, and only those whose name contains `only`; JUnit goes to `report`."""
+
+    def listing(self) -> list[str] | None:
+        """Print the names of all tests, one a line. None if those that are deselected are in the report too."""
+        return None
+
+    def read_listing(self, text: str) -> set[str]:
+        """The tests in the output of `listing`, named as in reports."""
+        return set(text.splitlines())
+
+    def read_report(self, report: Path, output: Path) -> list[Case]:
+        """What became of the tests, from the report and from what `command` printed."""
+        return parse_junit(report.read_text()) if report.exists() else []
 
     def environment(self, folder: Path) -> dict[str, str]:
         """What the suite needs besides the address and the credentials of the service."""
@@ -80,6 +94,12 @@ class PythonSuite(Suite):
         # Blanks would join words of pytest's own little language, and no name has any.
         chosen = ["-k", only.replace(" ", "_")] if only else []
         return [str(self._python), "-m", "pytest", *options, *chosen, "tests"]
+
+    def listing(self) -> list[str]:
+        return [str(self._python), "-m", "pytest", "-p", "no:cacheprovider", "--collect-only", "-q", "tests"]
+
+    def read_listing(self, text: str) -> set[str]:
+        return {line.replace("::", " > ") for line in text.splitlines() if "::" in line}
 
     def environment(self, folder: Path) -> dict[str, str]:
         return {**Suite.environment(self, folder), "PYTHONDONTWRITEBYTECODE": "1"}
@@ -144,6 +164,46 @@ class DevelopmentModeSuite(_BunSuite):
 
     def command(self, deselected: Sequence[Deselected], report: Path, only: str | None) -> list[str]:
         return self._bun_test(deselected, report, only, "src/dev-server")
+
+
+class GoSuite(Suite):
+    """`upstash/qstash-go`, by the `go` on the PATH."""
+
+    name = "go"
+    hosts: ClassVar[dict[str, Host]] = {
+        "example.com": takes_everything,
+        "example.net": takes_everything,
+        "httpstat.us": answers_as_asked,
+        "llm.example": takes_everything,
+    }
+    settings: ClassVar[dict[str, str]] = {"llm_base_url": "https://llm.example"}
+
+    def prepare(self) -> None:
+        if shutil.which("go") is None:
+            raise CannotRun("go is not on the PATH; see https://go.dev/dl")
+        if subprocess.run(["go", "test", "-run", "^$", "."], cwd=self.checkout, check=False).returncode:
+            raise CannotRun(f"go could not build the tests in {self.checkout}; its reason is above")
+
+    def command(self, deselected: Sequence[Deselected], report: Path, only: str | None) -> list[str]:
+        unwanted = "|".join(re.escape(entry.test.split(" > ")[1]) for entry in deselected)
+        skipped = ["-skip", f"^({unwanted})$"] if unwanted else []
+        chosen = ["-run", re.escape(only)] if only else []
+        return ["go", "test", "-json", "-count=1", *skipped, *chosen, "."]
+
+    def listing(self) -> list[str]:
+        return ["go", "test", "-json", "-list", ".", "."]
+
+    def read_listing(self, text: str) -> set[str]:
+        return list_go(text)
+
+    def read_report(self, report: Path, output: Path) -> list[Case]:
+        return parse_go(output.read_text())
+
+    def environment(self, folder: Path) -> dict[str, str]:
+        # These lie below the home folder, which is another one for the tests.
+        names = ("GOPATH", "GOMODCACHE", "GOCACHE")
+        found = subprocess.run(["go", "env", *names], capture_output=True, check=True, text=True).stdout.splitlines()
+        return {**Suite.environment(self, folder), **dict(zip(names, found, strict=True))}
 
 
 def name_pattern(deselected: Sequence[Deselected], only: str | None) -> str | None:

@@ -1,11 +1,12 @@
 """The harness's own parts that need no checkout: reports read, and the list of deselected tests."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
-from tests.conformance.results import Case, Deselected, Outcome, Report, parse_junit, read_deselected
-from tests.conformance.suites import DevelopmentModeSuite, PythonSuite, TypeScriptSuite
+from tests.conformance.results import Case, Deselected, Outcome, Report, list_go, parse_go, parse_junit, read_deselected
+from tests.conformance.suites import DevelopmentModeSuite, GoSuite, PythonSuite, TypeScriptSuite
 
 DESELECTED = Path(__file__).with_name("deselected.toml")
 
@@ -32,6 +33,20 @@ BUN_XML = """<?xml version="1.0" encoding="UTF-8"?>
   </testsuite>
 </testsuites>"""
 
+GO_OUTPUT = """go: downloading example.org/assert v1.9.0
+{"Action":"start","Package":"example.org/client"}
+{"Action":"run","Package":"example.org/client","Test":"TestKeys"}
+{"Action":"output","Package":"example.org/client","Test":"TestKeys","Output":"=== RUN   TestKeys\\n"}
+{"Action":"pass","Package":"example.org/client","Test":"TestKeys","Elapsed":0.1}
+{"Action":"output","Package":"example.org/client","Test":"TestDlq","Output":"    dlq_test.go:9: \\n"}
+{"Action":"output","Package":"example.org/client","Test":"TestDlq","Output":"    \\tError:      \\tNot equal\\n"}
+{"Action":"output","Package":"example.org/client","Test":"TestDlq","Output":"--- FAIL: TestDlq (0.00s)\\n"}
+{"Action":"fail","Package":"example.org/client","Test":"TestDlq","Elapsed":0.1}
+{"Action":"skip","Package":"example.org/client","Test":"TestLater/part","Elapsed":0}
+{"Action":"output","Package":"example.org/client","Output":"FAIL\\n"}
+{"Action":"fail","Package":"example.org/client","Elapsed":0.3}
+"""
+
 
 def test_the_report_of_pytest_is_read() -> None:
     assert parse_junit(PYTEST_XML) == [
@@ -48,6 +63,29 @@ def test_the_report_of_bun_is_read() -> None:
         Case(test="src/a.test.ts > outer > inner > fails", outcome=Outcome.FAILED, detail="no message"),
         Case(test="src/a.test.ts > waits", outcome=Outcome.SKIPPED),
     ]
+
+
+def test_the_output_of_go_is_read() -> None:
+    assert parse_go(GO_OUTPUT) == [
+        Case(test="example.org/client > TestKeys", outcome=Outcome.PASSED),
+        Case(test="example.org/client > TestDlq", outcome=Outcome.FAILED, detail="Error:      \tNot equal"),
+        Case(test="example.org/client > TestLater/part", outcome=Outcome.SKIPPED),
+    ]
+
+
+def test_a_crash_of_go_is_told_by_its_first_line() -> None:
+    crash = """{"Action":"output","Package":"p","Test":"TestA","Output":"panic: no more\\n"}
+{"Action":"fail","Package":"p","Test":"TestA"}
+{"Action":"fail","Package":"p","Test":"TestB"}"""
+    assert [case.detail for case in parse_go(crash)] == ["panic: no more", "no message"]
+
+
+def test_the_list_of_go_names_tests_as_its_report_does() -> None:
+    listing = """{"Action":"start","Package":"example.org/client"}
+{"Action":"output","Package":"example.org/client","Output":"TestKeys\\n"}
+{"Action":"output","Package":"example.org/client","Output":"ok  \\texample.org/client\\t0.01s\\n"}
+{"Action":"pass","Package":"example.org/client"}"""
+    assert list_go(listing) == {"example.org/client > TestKeys"}
 
 
 def report(*cases: Case, exit_code: int = 0) -> Report:
@@ -87,6 +125,17 @@ def test_a_run_fails_unless_tests_passed_and_none_failed(
     assert report(*cases, exit_code=exit_code).problems == problems
 
 
+def test_an_entry_of_the_list_without_a_test_makes_a_run_fail() -> None:
+    gone = Deselected(suite="typescript", test="a > was removed", reason="needs the internet")
+    stale = dataclasses.replace(report(PASSED), deselected=[gone], stale=[gone])
+    assert stale.problems == ["deselected, but there is no such test: a > was removed"]
+    assert stale.describe().splitlines() == [
+        "typescript: 1 collected, 1 passed, 0 failed, 0 deselected, 0 skipped by the suite itself",
+        "  command: bun test",
+        "  deselected, but there is no such test: a > was removed",
+    ]
+
+
 def test_a_partial_run_says_nothing_of_what_was_not_chosen() -> None:
     def partial(*cases: Case) -> Report:
         return Report(suite="typescript", command="bun test", cases=cases, deselected=[], exit_code=0, is_partial=True)
@@ -99,7 +148,7 @@ def test_a_partial_run_says_nothing_of_what_was_not_chosen() -> None:
 def test_every_deselected_test_belongs_to_a_suite_and_has_a_reason() -> None:
     entries = read_deselected(DESELECTED)
     assert {entry.suite for entry in entries} <= {
-        suite.name for suite in (PythonSuite, TypeScriptSuite, DevelopmentModeSuite)
+        suite.name for suite in (PythonSuite, TypeScriptSuite, DevelopmentModeSuite, GoSuite)
     }
     assert all(entry.test.count(" > ") and entry.reason.count(" ") >= 3 for entry in entries)
 

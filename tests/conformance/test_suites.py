@@ -9,7 +9,14 @@ import pytest
 
 from tests.conformance.results import Deselected
 from tests.conformance.stand_ins import Answer, answers_as_asked, standing_in, takes_everything, takes_no_post
-from tests.conformance.suites import CannotRun, DevelopmentModeSuite, PythonSuite, TypeScriptSuite, name_pattern
+from tests.conformance.suites import (
+    CannotRun,
+    DevelopmentModeSuite,
+    GoSuite,
+    PythonSuite,
+    TypeScriptSuite,
+    name_pattern,
+)
 from tests.support.receiver import ReceivedRequest
 
 ENTRIES = [
@@ -56,6 +63,30 @@ def test_pytest_leaves_out_tests_by_their_id() -> None:
     assert command[-3:] == ["-k", "flow_control", "tests"]
 
 
+def test_go_leaves_out_tests_by_their_name() -> None:
+    entries = [Deselected(suite="go", test=f"example.org/client > {name}", reason="r") for name in ("TestA", "TestB")]
+    suite = GoSuite(checkout=Path("go"))
+    assert suite.command(entries, Path("o.xml"), "Keys") == [
+        *("go", "test", "-json", "-count=1"),
+        *("-skip", "^(TestA|TestB)$", "-run", "Keys", "."),
+    ]
+    assert suite.command([], Path("o.xml"), None) == ["go", "test", "-json", "-count=1", "."]
+
+
+def test_a_missing_go_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(CannotRun, match="go is not on the PATH"):
+        GoSuite(checkout=tmp_path).prepare()
+
+
+def test_pytest_lists_tests_as_its_report_names_them() -> None:
+    listing = "tests/test_a.py::test_b[c]\ntests/test_a.py::TestGroup::test_d\n\n2 tests collected\n"
+    assert PythonSuite(checkout=Path("py")).read_listing(listing) == {
+        "tests/test_a.py > test_b[c]",
+        "tests/test_a.py > TestGroup > test_d",
+    }
+
+
 def test_a_missing_bun_is_named(tmp_path: Path) -> None:
     with pytest.raises(CannotRun, match="name the program in BUN"):
         DevelopmentModeSuite(checkout=tmp_path, bun=str(tmp_path / "bun")).prepare()
@@ -84,13 +115,18 @@ async def test_stand_ins_are_reached_with_the_two_settings(tmp_path: Path) -> No
     hosts = {"a.example": takes_everything, "b.example": answers_as_asked}
     async with standing_in(hosts, tmp_path) as stand_ins:
         overrides = dict(pair.split("=") for pair in stand_ins.host_overrides.split(","))
-        assert list(overrides) == ["a.example:443", "b.example:443"]
+        assert list(overrides) == ["a.example:80", "b.example:80", "a.example:443", "b.example:443"]
         tls = ssl.create_default_context(cafile=str(stand_ins.ca_file))
         async with httpx.AsyncClient(verify=tls) as client:
-            for host, path, status in (("a.example", "/", 200), ("b.example", "/201", 201), ("c.example", "/", 421)):
-                answer = await client.post(
-                    f"https://{overrides['a.example:443']}{path}",
-                    headers={"Host": host},
-                    extensions={"sni_hostname": "b.example"},
-                )
-                assert answer.status_code == status
+            for scheme, port in (("http", 80), ("https", 443)):
+                for host, path, status in (
+                    ("a.example", "/", 200),
+                    ("b.example", "/201", 201),
+                    ("c.example", "/", 421),
+                ):
+                    answer = await client.post(
+                        f"{scheme}://{overrides[f'a.example:{port}']}{path}",
+                        headers={"Host": host},
+                        extensions={"sni_hostname": "b.example"},
+                    )
+                    assert answer.status_code == status

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from qstash_clone.domain.message import Deduplication
+from qstash_clone.domain.overrides import Delay
 from qstash_clone.errors import StorageError
 from qstash_clone.ids import MessageId
 from qstash_clone.settings import Settings
@@ -198,6 +199,13 @@ async def retry_dead_letter(scene: Scene) -> tuple[MessageId, Step]:
     return message_id, lambda: scene.store.admin.retry_dead_letter(dlq_id)
 
 
+async def retry_dead_letter_later(scene: Scene) -> tuple[MessageId, Step]:
+    message_id, _ = await retry_dead_letter(scene)
+    [letter] = (await scene.store.admin.list_dead_letters(cursor=None, count=1, newest_first=True)).entries
+    delay = Delay(delay_ms=500)
+    return message_id, lambda: scene.store.admin.retry_dead_letter_as(letter, letter.stored.message, delay)
+
+
 async def heartbeat(scene: Scene) -> tuple[MessageId, Step]:
     await scene.store.delivery.heartbeat("w1", 0)
     message_id = await publish(scene.store)
@@ -249,6 +257,7 @@ BEGINNINGS: list[Begin] = [
     cancel_and_unpark,
     cancel_active,
     retry_dead_letter,
+    retry_dead_letter_later,
     heartbeat,
     heartbeat_and_unpark,
     leave,

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from qstash_clone.domain.message import State
-from qstash_clone.errors import InvalidRequest
+from qstash_clone.domain.overrides import Delay
+from qstash_clone.errors import InvalidRequest, StorageError
 from qstash_clone.ids import MessageId
 from qstash_clone.settings import Settings
 from qstash_clone.storage import selection
@@ -134,6 +135,70 @@ async def test_a_retried_one_waits_behind_its_lane(store: Store, look: Look) -> 
     waiting = await publish(store)
     new_id = await store.admin.retry_dead_letter(dlq_id)
     assert look().lanes == {LANE: [waiting, new_id]}
+
+
+async def retry_later(store: Store, dlq_id: str, delay: Delay) -> MessageId:
+    letter = await store.admin.get_dead_letter(dlq_id)
+    assert letter is not None
+    new_id = await store.admin.retry_dead_letter_as(letter, letter.stored.message, delay)
+    assert new_id is not None
+    return new_id
+
+
+@pytest.mark.parametrize("lane", [LANE, "q:orders", "f:key", "q:orders f:key"])
+async def test_a_delayed_one_waits_in_the_timers(store: Store, move_clock: MoveClock, look: Look, lane: str) -> None:
+    dlq_id = await dead_letter(store, body=b"later", lane=lane)
+    bells = look().bells
+    new_id = await retry_later(store, dlq_id, Delay(delay_ms=60_000))
+    partition = look()
+    stored = partition.records[new_id].stored
+    assert (partition.dlq, partition.letters(new_id), stored.state) == ([], "C", State.DELAYED)
+    assert partition.timers == {new_id: stored.created_ms + 60_000}
+    assert partition.bells == bells + 1, "workers sleep until the earliest timer they know of"
+    assert await claim_all(store) == []
+    await move_clock(61_000)
+    await store.delivery.promote(0, 10)
+    claim = await claim_one(store)
+    assert (claim.id, claim.body, claim.retried) == (new_id, b"later", 0)
+    assert await store.delivery.settle(delivered(claim)) is SettleResult.SETTLED
+
+
+async def test_a_retry_for_a_time_that_is_over_begins_at_once(store: Store, look: Look) -> None:
+    for not_before_ms in (0, 1_000):
+        new_id = await retry_later(store, await dead_letter(store), Delay(not_before_ms=not_before_ms))
+        assert look().timers == {}
+        claim = await claim_one(store)
+        assert claim.id == new_id
+        await store.delivery.settle(delivered(claim))
+
+
+async def test_a_retry_for_a_time_to_come_waits_for_it(store: Store, look: Look) -> None:
+    dlq_id = await dead_letter(store)
+    at_ms = (await store.virtual_clock.read_clock()).now_ms + 90_000
+    new_id = await retry_later(store, dlq_id, Delay(not_before_ms=at_ms))
+    assert look().timers == {new_id: at_ms}
+    assert look().records[new_id].stored.not_before_ms == at_ms
+
+
+async def test_a_lost_reply_delays_once(lossy_store: Store, proxy: LossyProxy, look: Look) -> None:
+    dlq_id = await dead_letter(lossy_store)
+    proxy.lose_reply(Script("retry_dead_letter").digest)
+    new_id = await retry_later(lossy_store, dlq_id, Delay(delay_ms=60_000))
+    assert list(look().timers) == [new_id]
+
+
+async def test_where_the_timers_fail_a_delayed_one_stays_a_dead_letter(
+    store: Store, keys: PartitionKeys, redis_client: Any, look: Look
+) -> None:
+    dlq_id = await dead_letter(store)
+    before = look()
+    async with damaged(redis_client, keys.timers):
+        with pytest.raises(StorageError):
+            await retry_later(store, dlq_id, Delay(delay_ms=60_000))
+    assert look() == before
+    assert list(look().timers) == []
+    await retry_later(store, dlq_id, Delay(delay_ms=60_000))
+    assert len(look().timers) == 1
 
 
 async def test_a_quarantined_message_is_retried_without_its_past(

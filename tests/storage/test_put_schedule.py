@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -84,6 +85,19 @@ async def test_the_first_instant_is_the_first_after_the_creation(
     created = await store.schedules.put_schedule(new_schedule())
     assert created.next_fire_ms == hour_ms + first_ms
     assert await stored_schedule(store) == created
+
+
+async def test_an_instant_at_the_very_moment_of_the_creation_is_not_the_first(
+    store: Store, stop_clock: StopClock
+) -> None:
+    """Both clocks show nearly the same, so that the first try counts from a moment ago."""
+    minute = datetime.now(UTC).replace(second=0, microsecond=0) + timedelta(minutes=1)
+    minute_ms = int(minute.timestamp() * 1000)
+    await stop_clock(minute_ms)
+    cron = f"{minute.minute} {minute.hour} {minute.day} * *"
+    created = await store.schedules.put_schedule(new_schedule(cron=cron))
+    assert created.next_fire_ms is not None
+    assert created.next_fire_ms > minute_ms
 
 
 async def test_a_clock_that_jumps_at_every_try(

@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,8 +17,11 @@ from qstash_clone.storage.keys import PartitionKeys, store_key
 from qstash_clone.storage.store import Store
 from tests.storage.conftest import Look, MoveClock, Opened
 from tests.support.eventually import eventually
+from tests.support.lanes import enqueue, publish_keyed, put_queue
 from tests.support.messages import LANE, claim_all, claim_one, dead_letter, delivered, publish, retry
 from tests.support.snapshot import Inspector
+
+GUIDE = Path(__file__).parents[2] / "docs" / "howto" / "use-your-own-redis.md"
 
 
 async def every_call(store: Store) -> list[Any]:
@@ -172,10 +177,11 @@ async def test_a_ready_stream_that_lost_its_group_gets_it_back(
 async def test_a_user_who_may_use_one_namespace(
     opened: Opened, settings: Settings, redis_client: Any, move_clock: MoveClock, partitions: int
 ) -> None:
+    documented = re.search(r"^ACL SETUSER queue on >password ~{q:\* (.+)$", GUIDE.read_text(), re.MULTILINE)
+    assert documented
     await redis_client.execute_command(
-        "ACL", "SETUSER", "tenant", "reset", "on", ">secret", f"~{{{settings.key_namespace}:*", "+@all", "-@admin",
-        "-@dangerous", "+info", "+client",
-    )  # fmt: skip
+        "ACL", "SETUSER", "tenant", "reset", "on", ">secret", f"~{{{settings.key_namespace}:*", *documented[1].split()
+    )
     try:
         limited = replace(
             settings, redis_url=settings.redis_url + "?username=tenant&password=secret", redis_durability="everysec"
@@ -213,6 +219,16 @@ async def test_stats_count_what_is_where(store: Store, move_clock: MoveClock) ->
     assert (stats.waiting_timers, stats.in_flight, stats.ready) == (1, 1, 2)
     assert (stats.lanes_waiting, stats.dead_letters, stats.workers, stats.capacity) == (2, 1, 1, 4)
     assert stats.used_memory_bytes > 0
+
+
+async def test_stats_count_lanes_that_a_pause_or_their_limits_hold_up(store: Store) -> None:
+    await store.delivery.heartbeat("w1", 40)
+    await put_queue(store, is_paused=True)
+    await enqueue(store)
+    for _ in range(2):
+        await publish_keyed(store, parallelism=1)
+    stats = await store.admin.stats()
+    assert (stats.ready, stats.lanes_waiting, stats.lanes_blocked) == (1, 2, 2)
 
 
 async def test_only_the_store_key_lies_outside_the_partitions(

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from qstash_clone.domain.limits import Limits
 from qstash_clone.domain.message import CallbackSpec, Extras, FlowControl, Message, Redaction
-from qstash_clone.domain.overrides import override
+from qstash_clone.domain.overrides import AT_ONCE, Delay, delay_of, override
 from qstash_clone.errors import InvalidRequest, QuotaExceeded
 
 LIMITS = Limits(
@@ -118,13 +118,35 @@ def test_a_plain_message_stays_plain() -> None:
 
 
 @pytest.mark.parametrize("name", ["upstash-delay", "upstash-not-before"])
-def test_a_retry_is_not_delayed(name: str) -> None:
-    with pytest.raises(InvalidRequest, match="a retry begins at once"):
-        changed((name, "1"))
+def test_a_delay_changes_nothing_of_the_message(name: str) -> None:
+    assert changed((name, "1")) == {}
+
+
+def delay(*headers: tuple[str, str], query: Lines | None = None) -> Delay:
+    """Of a retry at second 1000."""
+    return delay_of([(name.encode(), value.encode()) for name, value in headers], query or [], LIMITS, now_ms=1_000_000)
+
+
+def test_a_retry_begins_at_once_unless_it_says_otherwise() -> None:
+    assert delay() == delay(("upstash-retries", "1"), ("x-delay", "5s")) == AT_ONCE
+    assert delay(("upstash-delay", "1h30m")) == Delay(delay_ms=5_400_000)
+    assert delay(("upstash-not-before", "1500")) == Delay(not_before_ms=1_500_000)
+    assert delay(("upstash-not-before", "1500"), ("upstash-delay", "5s")) == Delay(not_before_ms=1_500_000)
+    assert delay(query=[(b"upstash-delay", b"90")]) == Delay(delay_ms=90_000)
+    assert delay(("upstash-delay", "1s"), query=[(b"upstash-delay", b"90")]) == Delay(delay_ms=1000)
+
+
+def test_a_delay_is_checked_like_that_of_a_publish() -> None:
+    with pytest.raises(InvalidRequest, match=r"^Upstash-Delay: invalid duration"):
+        delay(("upstash-delay", "soon"))
+    for header in (("upstash-delay", "10d1s"), ("upstash-not-before", "865001")):
+        with pytest.raises(QuotaExceeded, match="maximum of 864000s"):
+            delay(header)
+    assert delay(("upstash-not-before", "865000")) == Delay(not_before_ms=865_000_000)
 
 
 def test_a_retry_is_no_schedule() -> None:
-    with pytest.raises(InvalidRequest, match=r"^Upstash-Cron: a retry begins at once"):
+    with pytest.raises(InvalidRequest, match=r"^Upstash-Cron: a retry is one message"):
         changed(("upstash-cron", "* * * * *"))
 
 

@@ -9,9 +9,10 @@ from qstash_clone.api.auth import token_came_by_query
 from qstash_clone.api.hot_path import Stores, check_callbacks, egress_of, limits_of
 from qstash_clone.api.requests import Head, decode_segment, parameters_of, query_configuration, read_json_object
 from qstash_clone.api.responses import JsonResponse, dead_letter_fields, dead_letter_page_fields, retried_fields
+from qstash_clone.clock import Clock
 from qstash_clone.domain.filter_parameters import DEAD_LETTERS, DEAD_LETTERS_BULK, ParsedFilter, parse_filter
 from qstash_clone.domain.message import DeadLetter, Message
-from qstash_clone.domain.overrides import override
+from qstash_clone.domain.overrides import AT_ONCE, Delay, delay_of, override
 from qstash_clone.domain.quoting import quoted
 from qstash_clone.errors import InvalidRequest, NotFound
 from qstash_clone.settings import Settings
@@ -25,8 +26,9 @@ _IDS_AT_ONCE = 10
 class DeadLetterRoutes:
     """`/v2/dlq` and below."""
 
-    def __init__(self, settings: Settings, stores: Stores) -> None:
+    def __init__(self, settings: Settings, stores: Stores, clock: Clock) -> None:
         self._stores = stores
+        self._clock = clock
         self._limits = limits_of(settings)
         self._egress = egress_of(settings)
 
@@ -84,7 +86,7 @@ class DeadLetterRoutes:
         return _retried_response(results, None)
 
     async def _page(self, wanted: ParsedFilter) -> DeadLetterPage:
-        return await self._stores.admin.list_matching_dead_letters(
+        return await self._stores.admin.list_dead_letters(
             wanted.selection, cursor=wanted.cursor, count=wanted.count or MAX_PAGE, newest_first=wanted.newest_first
         )
 
@@ -99,26 +101,23 @@ class DeadLetterRoutes:
 
     async def _retry(self, request: Request, letter: DeadLetter) -> dict[str, str] | None:
         """The result of one, None if somebody else was faster."""
-        message = self._overridden(request, letter.stored.message)
+        message, delay = self._overridden(request, letter.stored.message)
         admin = self._stores.admin
-        if message == letter.stored.message:
+        if message == letter.stored.message and delay == AT_ONCE:
             message_id = await admin.retry_dead_letter(letter.dlq_id)
         else:
-            message_id = await admin.retry_dead_letter_as(letter, message)
+            message_id = await admin.retry_dead_letter_as(letter, message, delay)
         return None if message_id is None else retried_fields(message_id, message.url)
 
-    def _overridden(self, request: Request, message: Message) -> Message:
+    def _overridden(self, request: Request, message: Message) -> tuple[Message, Delay]:
         head = _head(request)
+        query_config = query_configuration(head.query)
         changed = override(
-            message,
-            head.headers,
-            query_configuration(head.query),
-            self._limits,
-            authorization_is_payload=token_came_by_query(head),
+            message, head.headers, query_config, self._limits, authorization_is_payload=token_came_by_query(head)
         )
         if changed.extras is not None and changed != message:
             check_callbacks(self._egress, changed.extras.callback, changed.extras.failure_callback)
-        return changed
+        return changed, delay_of(head.headers, query_config, self._limits, now_ms=self._clock.now_ms())
 
 
 def _retried_response(results: list[dict[str, str] | None], cursor: str | None) -> Response:

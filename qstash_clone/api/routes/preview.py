@@ -6,9 +6,9 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from qstash_clone.api.hot_path import Stores
 from qstash_clone.api.requests import read_json_object
 from qstash_clone.api.responses import JsonResponse
-from qstash_clone.clock import Clock
 from qstash_clone.domain.cron import Cron, parse_cron
 from qstash_clone.domain.header_values import parse_retry_delay
 from qstash_clone.domain.outcome import BackoffPolicy
@@ -28,19 +28,19 @@ _DEFAULT_FIRINGS = 5
 class PreviewRoutes:
     """`/v2/preview`."""
 
-    def __init__(self, settings: Settings, clock: Clock) -> None:
+    def __init__(self, settings: Settings, stores: Stores) -> None:
         self._policy = BackoffPolicy(
             coefficient=settings.retry_backoff_coefficient, cap_ms=settings.retry_backoff_cap_ms
         )
         self._default_count = settings.default_retries
-        self._clock = clock
+        self._stores = stores
 
     async def retries(self, request: Request) -> Response:
         """When the retries of a message would be, if its first attempt failed now and all others at once."""
         body = await read_json_object(request) or {}
         expression, count = _parse(body, self._default_count)
         parsed = None if expression is None else parse(parse_retry_delay("expression", expression))
-        now_ms = self._clock.now_ms()
+        now_ms = await self._now_ms()
         retries = [_fields(retry, now_ms) for retry in next_retry_times(parsed, count, self._policy)]
         fields: dict[str, Any] = {"now": now_ms, "retries": retries}
         return JsonResponse(fields if expression is None else {"expression": expression, **fields})
@@ -48,13 +48,17 @@ class PreviewRoutes:
     async def cron(self, request: Request) -> Response:
         """When a schedule with this expression would fire."""
         body = await read_json_object(request) or {}
-        now_ms = self._clock.now_ms()
+        now_ms = await self._now_ms()
         cron, count, after_ms = _parse_firings(body, now_ms)
         firings = [
             {"time": time_ms, "local": local_text(cron.zone, time_ms)}
             for time_ms in next_firings(cron, after_ms, count)
         ]
         return JsonResponse({"cron": cron.expression, "zone": cron.zone, "now": now_ms, "firings": firings})
+
+    async def _now_ms(self) -> int:
+        """By the clock that retries and schedules go by."""
+        return (await self._stores.virtual_clock.read_clock()).now_ms
 
 
 def _parse(body: dict[str, object], default_count: int) -> tuple[str | None, int]:

@@ -15,7 +15,9 @@ ARGV
   7  lane_at                int     offset of the lane's host in the encoded message or 0
   8  encoded                bytes   encoded message; its body is that of the old one
   9  limits                 bytes   for its flow-control key, 12 bytes or "", see members.lua
-DERIVES  records of both messages, lanes of the new one
+  10 delay_ms               int     of the fresh message: without one it joins its lane, else it waits in the timers
+  11 not_before_ms          int     unix time in place of the delay, or -1
+DERIVES  records of both messages, lanes of the new one, timers
 RETURNS
   {"stored"} (also if an earlier try of the same call did it) | {"not_found"}
   {"no_store"} | {"version", stored version}
@@ -58,8 +60,8 @@ end
 
 local message = {
   id = new_id,
-  delay_ms = 0,
-  not_before_ms = -1,
+  delay_ms = tonumber(ARGV[10]),
+  not_before_ms = tonumber(ARGV[11]),
   lane = ARGV[6],
   lane_at = tonumber(ARGV[7]),
   encoded = ARGV[8],
