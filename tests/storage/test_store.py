@@ -12,7 +12,7 @@ import pytest
 
 from qstash_clone.errors import StorageUnavailable, StoreIncompatible
 from qstash_clone.settings import Settings
-from qstash_clone.storage.codec import STORAGE_VERSION
+from qstash_clone.storage.codec import OLDEST_READABLE_VERSION, STORAGE_VERSION
 from qstash_clone.storage.keys import PartitionKeys, store_key
 from qstash_clone.storage.store import Store
 from tests.storage.conftest import Look, MoveClock, Opened
@@ -71,7 +71,7 @@ async def test_opening_twice_changes_nothing(opened: Opened, store: Store, setti
     assert look() == before
 
 
-@pytest.mark.parametrize("version", [STORAGE_VERSION + 1, STORAGE_VERSION - 1])
+@pytest.mark.parametrize("version", [STORAGE_VERSION + 1, OLDEST_READABLE_VERSION - 1])
 async def test_a_store_of_another_version_is_refused_and_left_alone(
     opened: Opened,
     store: Store,
@@ -89,6 +89,28 @@ async def test_a_store_of_another_version_is_refused_and_left_alone(
     results = await every_call(store)
     assert [type(result) for result in results] == [StoreIncompatible] * len(results)
     assert look() == before
+
+
+@pytest.mark.parametrize("partitions", [1, 3])
+async def test_a_store_of_an_older_version_is_taken_over_from_processes_of_that_release(
+    opened: Opened,
+    store: Store,
+    settings: Settings,
+    redis_client: Any,
+    partitions: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    message_id = await publish(store)
+    metas = [PartitionKeys(settings.key_namespace, number, partitions).meta.decode() for number in range(partitions)]
+    for meta in metas:
+        await redis_client.hset(meta, "v", str(OLDEST_READABLE_VERSION))
+    newer = await opened(settings)
+    assert [await redis_client.hget(meta, "v") for meta in metas] == [str(STORAGE_VERSION).encode()] * partitions
+    message = await newer.admin.get_message(message_id)
+    assert message is not None
+    monkeypatch.setattr("qstash_clone.storage.queue_store.STORAGE_VERSION", OLDEST_READABLE_VERSION)
+    with pytest.raises(StoreIncompatible, match=f"version {STORAGE_VERSION}"):
+        await store.queues.put_queue("q", parallelism=1, is_paused=False, max_queues=10)
 
 
 @pytest.mark.parametrize("partitions", [1, 3, 5])
