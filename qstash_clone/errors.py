@@ -15,6 +15,7 @@
     │   ├── StorageUnavailable      Redis does not answer, is loading, or refuses for now
     │   ├── StorageFull             Redis is at its memory limit
     │   └── StoreIncompatible       the store was written by a newer release or for other settings
+    ├── ServiceFailed               a service that a command talks to does not answer as it should
     └── ConfigurationError          a setting, file, port or program; one sentence that says what to do
 
 The message of each is one complete sentence that names the offending field and value. HTTP statuses are
@@ -80,6 +81,10 @@ class StorageFull(StorageError):
 
 class StoreIncompatible(StorageError):
     """The store was written by a newer release, or for other settings than these."""
+
+
+class ServiceFailed(QstashCloneError):
+    """A service that a command talks to cannot be reached, or does not answer as a QStash service does."""
 
 
 class ConfigurationError(QstashCloneError):

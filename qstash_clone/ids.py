@@ -1,15 +1,17 @@
 """Message ids: 12 bytes inside Redis, `msg_` and 20 characters on the wire. And ids for schedules that have none.
 
 The first 12 bits are a bucket (0 to 4095) that decides the partition, so any process finds a message without a
-look-up and an id outlives a change of the number of partitions. The other 84 bits are random. The wire form is
-Crockford's base 32 in lower case, most significant bits first: 20 characters are 100 bits, the first four zero.
+look-up and an id outlives a change of the number of partitions. The other 84 bits are random, or for a member of a
+queue such that ids sort in the order in which they were made. The wire form is Crockford's base 32 in lower case, most
+significant bits first: 20 characters are 100 bits, the first four zero.
 """
 
 import os
+import time
 from typing import NewType
 
 MessageId = NewType("MessageId", bytes)
-"""12 bytes: 12 bits of bucket, 84 random bits."""
+"""12 bytes: 12 bits of bucket, 84 that make it unique."""
 
 BUCKETS = 4096
 _PREFIX = "msg_"
@@ -18,6 +20,8 @@ _PAIRS = [a + b for a in _ALPHABET for b in _ALPHABET]
 _VALUES = {character: value for value, character in enumerate(_ALPHABET)}
 _POOL_IDS = 256
 """Ids drawn from the system's generator at once: one call costs as much as encoding several ids."""
+_ORDERED_BITS = 84
+_OWN_BITS = 28
 
 
 def format_message_id(message_id: MessageId) -> str:
@@ -73,11 +77,14 @@ def new_schedule_id() -> str:
 
 
 class MessageIdGenerator:
-    """Random ids in a range of buckets, drawn from the system's generator in pools."""
+    """Random ids in a range of buckets, drawn from the system's generator in pools, and ordered ones in one bucket."""
 
     def __init__(self) -> None:
         self._pool = b""
         self._offset = 0
+        self._last_us = 0
+        # Two generators make the same ordered id only if this is the same, and the microsecond too.
+        self._own = int.from_bytes(os.urandom(4), "big") >> 32 - _OWN_BITS
 
     def next_id(self, first_bucket: int = 0, bucket_count: int = BUCKETS) -> MessageId:
         """A fresh id whose bucket lies in `first_bucket .. first_bucket + bucket_count - 1`."""
@@ -87,3 +94,9 @@ class MessageIdGenerator:
         raw = self._pool[self._offset : self._offset + 12]
         self._offset += 12
         return message_id_of(raw, first_bucket, bucket_count)
+
+    def next_ordered_id(self, bucket: int) -> MessageId:
+        """A fresh id in this bucket, greater than those made before; of several processes by their clocks."""
+        self._last_us = max(self._last_us + 1, time.time_ns() // 1000)
+        number = bucket << _ORDERED_BITS | self._last_us << _OWN_BITS | self._own
+        return MessageId(number.to_bytes(12, "big"))

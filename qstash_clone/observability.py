@@ -64,7 +64,7 @@ _GROUP_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 100)
 
 ROUTES: Final = (
     "publish", "enqueue", "batch", "messages", "dlq", "log", "deduplication", "preview", "keys", "queues",
-    "flow_control", "schedules", "url_groups", "livez", "readyz", "metrics", "dev", "unmatched", "protocol",
+    "flow_control", "schedules", "url_groups", "livez", "readyz", "metrics", "openapi", "dev", "unmatched", "protocol",
 )  # fmt: skip
 """The values of the label `route`; `protocol` counts requests refused before they reached a route."""
 

@@ -56,6 +56,19 @@ def setting(
     return dataclasses.field(default=default, metadata={"rule": rule})
 
 
+def number(
+    default: int,
+    section: str,
+    help: str,  # noqa: A002 (as above)
+    *,
+    bounds: tuple[int, int | None],
+    default_text: str | None = None,
+) -> int:
+    """A setting that is a whole number within bounds, both included; None for no upper one."""
+    minimum, maximum = bounds
+    return setting(default, section, help, parse=whole, minimum=minimum, maximum=maximum, default_text=default_text)
+
+
 def whole(text: str) -> int:
     if not re.fullmatch(r"-?[0-9]{1,18}", text):
         raise ValueError("a whole number")

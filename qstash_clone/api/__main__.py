@@ -7,6 +7,7 @@ from qstash_clone.api.processes import EXIT_CONFIGURATION, run_processes
 from qstash_clone.api.server import listen, serve
 from qstash_clone.errors import ConfigurationError, StoreIncompatible
 from qstash_clone.observability import configure_logging, flush_logs
+from qstash_clone.setting_layers import settings_of
 from qstash_clone.settings import Settings
 
 
@@ -37,4 +38,4 @@ def run(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    run(Settings.load(os.environ))
+    run(settings_of(os.environ))

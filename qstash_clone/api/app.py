@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from typing import Any
+from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -24,11 +24,12 @@ from qstash_clone.api.routes.health import HealthRoutes
 from qstash_clone.api.routes.keys import KeyRoutes
 from qstash_clone.api.routes.logs import LogRoutes
 from qstash_clone.api.routes.messages import MessageRoutes
+from qstash_clone.api.routes.openapi import OpenApiRoutes
 from qstash_clone.api.routes.preview import PreviewRoutes
 from qstash_clone.api.routes.queues import QueueRoutes
 from qstash_clone.api.routes.schedules import ScheduleRoutes
 from qstash_clone.api.routes.url_groups import UrlGroupRoutes
-from qstash_clone.api.routing import Routes, Row
+from qstash_clone.api.routing import Endpoint, Routes, Row
 from qstash_clone.clock import Clock, SystemClock
 from qstash_clone.errors import ClientGone, InvalidRequest
 from qstash_clone.observability import (
@@ -41,7 +42,7 @@ from qstash_clone.observability import (
 )
 from qstash_clone.settings import Settings
 
-_PROBES = frozenset({"livez", "readyz", "metrics"})
+_PROBES = frozenset({"livez", "readyz", "metrics", "openapi"})
 """Routes whose every request would be noise in the log."""
 
 
@@ -53,7 +54,9 @@ def route_table(settings: Settings, stores: Stores, clock: Clock, publisher: Pub
     queues, flow_control = QueueRoutes(settings, stores), FlowControlRoutes(settings, stores)
     schedules, url_groups = ScheduleRoutes(settings, stores, publisher), UrlGroupRoutes(settings, stores)
     dev = DevRoutes(stores)
-    return [
+    rows: list[Row] = []
+    openapi = OpenApiRoutes(rows, REFUSALS)
+    rows += [
         *(
             [
                 Row("GET", "/dev/clock", dev.clock, "dev"),
@@ -65,6 +68,7 @@ def route_table(settings: Settings, stores: Stores, clock: Clock, publisher: Pub
         Row("GET", "/livez", health.livez, "livez"),
         Row("GET", "/readyz", health.readyz, "readyz"),
         Row("GET", "/metrics", health.metrics, "metrics"),
+        Row("GET", "/openapi.json", openapi.document, "openapi"),
         Row("GET", "/v2/messages", messages.list, "messages"),
         Row("GET", "/v2/messages/{message_id}", messages.get, "messages"),
         Row("GET", "/v2/messages/{message_id}/explain", messages.explain, "messages"),
@@ -124,11 +128,16 @@ def route_table(settings: Settings, stores: Stores, clock: Clock, publisher: Pub
         Row("POST", "/v2/flowControl/{key}/reset", flow_control.reset, "flow_control"),
         Row("GET", "/v2/globalParallelism", flow_control.global_parallelism, "flow_control"),
     ]
+    return rows
 
 
 async def missing_id(request: Request) -> Response:
     """A collection's path with a trailing slash is a forgotten id, and must not mean everything."""
     raise InvalidRequest(f"{request.method} {request.scope['path']}: an id must follow the last slash")
+
+
+REFUSALS: Final[frozenset[Endpoint]] = frozenset({missing_id, missing_key})
+"""Endpoints that answer every request with 400."""
 
 
 def create_app(settings: Settings, stores: Stores, clock: Clock | None = None) -> "Api":

@@ -158,8 +158,8 @@ class _Run:
     async def flush(self) -> None:
         """Store what was planned, and fill in the results. Raises the first failure of the store once all ended."""
         plans, self._plans, self._planned_bytes = self._plans, [], 0
-        # In order: each is in the store's line before the next one is asked for, or when its task begins.
-        outcomes = await asyncio.gather(*[self._publisher.store(plan) for _, plan in plans], return_exceptions=True)
+        stored = self._publisher.store_in_order([plan for _, plan in plans])
+        outcomes = await asyncio.gather(*stored, return_exceptions=True)
         failure = None
         for (place, plan), outcome in zip(plans, outcomes, strict=True):
             if isinstance(outcome, Published):

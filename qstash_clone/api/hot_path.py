@@ -1,5 +1,6 @@
 """Publish and enqueue: plain ASGI endpoints on the raw request target, from the head to the durable answer."""
 
+import asyncio
 import time
 from collections.abc import Awaitable, Sequence
 from typing import Protocol, assert_never
@@ -28,6 +29,7 @@ from qstash_clone.domain.destination import (
 from qstash_clone.domain.egress import EgressPolicy
 from qstash_clone.domain.header_values import HeaderLines
 from qstash_clone.domain.headers import PublishOptions, parse_options
+from qstash_clone.domain.lanes import is_queue_lane
 from qstash_clone.domain.limits import Limits
 from qstash_clone.domain.llm import LLM_API, check_llm_options, llm_destination, llm_upstream
 from qstash_clone.domain.message import CallbackSpec, NewMessage
@@ -221,6 +223,31 @@ class Publisher:
         store = self._stores.publishing
         return store.fan_out(plan.messages) if plan.is_fan_out else store.publish(plan.messages[0])
 
+    def store_in_order(self, plans: Sequence["Plan"]) -> "list[Awaitable[Published]]":
+        """As `store` for each of these. No member of a queue overtakes an earlier one, and an earlier message makes a
+        later one a repeat: what takes several steps waits until that is certain, and so do those behind it."""
+        store = self._stores.publishing
+        in_steps = {at for at, plan in enumerate(plans) if store.decides_elsewhere(plan.messages[0])}
+        if not in_steps:
+            return [self.store(plan) for plan in plans]
+        outcomes: list[Awaitable[Published]] = []
+        newest: dict[str | bytes, int] = {}
+        for at, plan in enumerate(plans):
+            marks = _marks(plan.messages[0])
+            earlier = {newest[mark] for mark in marks if mark in newest}
+            if at in in_steps or earlier & in_steps:
+                in_steps.add(at)
+                outcome = self._store_behind([outcomes[one] for one in earlier], plan)
+            else:
+                outcome = self.store(plan)
+            outcomes.append(asyncio.ensure_future(outcome))
+            newest |= dict.fromkeys(marks, at)
+        return outcomes
+
+    async def _store_behind(self, earlier: Sequence[Awaitable[Published]], plan: "Plan") -> Published:
+        await asyncio.gather(*earlier, return_exceptions=True)
+        return await self.store(plan)
+
     async def create_schedule(
         self,
         destination: Destination,
@@ -241,7 +268,7 @@ class Publisher:
         schedule = plan_schedule(
             new_schedule_id(), resolved, options, body, caller_ip, group=group, queue=queue, api=api
         )
-        creation = await self._stores.schedules.create_schedule(schedule, deduplication)
+        creation = await self._stores.schedules.create_schedule(schedule, deduplication, is_paused=options.is_paused)
         emit(
             SCHEDULE_DEDUPLICATED if creation.is_duplicate else SCHEDULE_CREATED,
             schedule_id=creation.schedule_id,
@@ -250,6 +277,12 @@ class Publisher:
             request_id=request_id,
         )
         return creation
+
+
+def _marks(message: NewMessage) -> list[str | bytes]:
+    """What two messages share that are to be stored one after the other: a queue, a deduplication id or content."""
+    marks: list[str | bytes] = list(filter(is_queue_lane, message.lane.split(" ")))
+    return marks if message.deduplication is None else [*marks, message.deduplication.digest]
 
 
 class Plan(msgspec.Struct, frozen=True):

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import qstash_clone
-from qstash_clone.errors import ConfigurationError, QstashCloneError, StorageError, StoreIncompatible
+from qstash_clone.cli.import_arguments import add_arguments as add_import_arguments
+from qstash_clone.errors import ConfigurationError, QstashCloneError, ServiceFailed, StorageError, StoreIncompatible
 
 # Everything else is imported by the role that needs it: `--version` and a child's start should not wait for it.
 
@@ -38,12 +39,14 @@ _FLAGS_OF_COMMANDS = {
     "api": ("--host", "--port", "--processes", "--log-format", "--log-level"),
     "worker": ("--log-format", "--log-level"),
     "config": (),
+    "import-upstash": (),
 }
 _COMMANDS = {
     "dev": "run everything on this machine: embedded Redis, api and workers",
     "api": "accept messages; needs REDIS_URL and credentials",
     "worker": "deliver messages; needs REDIS_URL and credentials",
     "config": "show every setting, its value and where it comes from, secrets masked",
+    "import-upstash": "copy schedules, URL groups and queues from another QStash service into this one",
 }
 
 
@@ -54,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(parsed)
     except (ConfigurationError, StoreIncompatible) as error:
         return _fail(error, EXIT_CONFIGURATION)
-    except StorageError as error:
+    except (StorageError, ServiceFailed) as error:
         return _fail(error, EXIT_FAILED)
     except SystemExit as ended:
         # The api ends with EX_CONFIG of sysexits.h, so that its processes can tell it from a failure.
@@ -89,6 +92,10 @@ def _run(parsed: argparse.Namespace) -> int:
             from worker.__main__ import run as run_worker
 
             run_worker(loading.load(layers))
+        case "import-upstash":
+            from qstash_clone.cli import import_upstash
+
+            return import_upstash.run(parsed, layers)
         case _:
             print(loading.describe(layers, as_dev=parsed.dev))
     return 0
@@ -120,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"qstash-clone {qstash_clone.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
     for name, text in _COMMANDS.items():
-        command = commands.add_parser(name, help=text, description=text.capitalize() + ".", allow_abbrev=False)
+        command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)
         command.add_argument(
             "--env-file", metavar="FILE", help="read settings from a file of NAME=value lines; the environment wins"
         )
@@ -129,4 +136,6 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument(flag, dest=setting, metavar=setting.upper(), help=_HELP[flag])
         if name == "config":
             command.add_argument("--dev", action="store_true", help="show what `qstash-clone dev` would use")
+        if name == "import-upstash":
+            add_import_arguments(command)
     return parser

@@ -5,17 +5,15 @@ from collections.abc import Mapping, Sequence
 
 from qstash_clone.cli.env_file import read_env_file
 from qstash_clone.errors import ConfigurationError
+from qstash_clone.setting_layers import Layer, Resolved, resolve
 from qstash_clone.settings import (
     DEVELOPMENT_CURRENT_SIGNING_KEY,
     DEVELOPMENT_NEXT_SIGNING_KEY,
     DEVELOPMENT_TOKEN,
     PREFIX,
     RULES,
-    Layer,
-    Resolved,
     Settings,
     masked,
-    resolve,
     variable_of,
 )
 

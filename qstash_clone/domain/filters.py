@@ -1,13 +1,13 @@
 """What selects messages, dead letters and log entries; see docs/protocol/filters.md."""
 
 import re
+from typing import Final
 
 import msgspec
 
 from qstash_clone.domain.lanes import parse_route
 from qstash_clone.domain.lifecycle import LogEvent
-from qstash_clone.domain.log import LogEntry
-from qstash_clone.domain.message import DeadLetter, Extras, StoredMessage
+from qstash_clone.domain.message import Extras, StoredMessage
 from qstash_clone.domain.urls import origin_of
 from qstash_clone.ids import MessageId
 
@@ -45,32 +45,15 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def selects_everything(self) -> bool:
         """It has no condition at all."""
-        return self == _NO_CONDITION
+        return self == EVERYTHING
 
     def matches(self, stored: StoredMessage) -> bool:
         """Whether a message is selected, by its creation and by whatever is known of it; events do not count."""
-        return self.includes_time(stored.created_ms) and self._matches_record(stored)
-
-    def matches_entry(self, entry: LogEntry) -> bool:
-        """Whether an entry of the log is selected."""
-        return (
-            self.includes_time(entry.time_ms)
-            and (self.events is None or entry.event in self.events)
-            and self._matches_record(entry.stored)
-        )
-
-    def matches_dead_letter(self, letter: DeadLetter) -> bool:
-        """Whether a dead letter is selected; its id begins with the time at which it became one."""
-        return self.includes_time(int(letter.dlq_id.partition("-")[0])) and self._matches_record(letter.stored)
-
-    def includes_time(self, time_ms: int) -> bool:
-        """Whether a moment lies within the dates."""
-        return (self.from_ms is None or time_ms >= self.from_ms) and (self.to_ms is None or time_ms <= self.to_ms)
-
-    def _matches_record(self, stored: StoredMessage) -> bool:
         message = stored.message
         return (
-            (self.message_ids is None or stored.id in self.message_ids)
+            (self.from_ms is None or stored.created_ms >= self.from_ms)
+            and (self.to_ms is None or stored.created_ms <= self.to_ms)
+            and (self.message_ids is None or stored.id in self.message_ids)
             and (self.urls is None or message.url in self.urls)
             and (self.labels is None or not self.labels.isdisjoint(message.labels))
             and (self.caller_ips is None or message.caller_ip in self.caller_ips)
@@ -95,7 +78,7 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-_NO_CONDITION = Filter()
+EVERYTHING: Final = Filter()
 _NO_EXTRAS = Extras()
 
 

@@ -63,6 +63,8 @@ class PublishOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Of a schedule, and without one None; so is the next."""
     queue: str | None = None
     """Which messages of the schedule are members of."""
+    is_paused: bool = False
+    """The schedule does not fire before it is resumed."""
 
 
 class _Draft(msgspec.Struct):
@@ -87,6 +89,7 @@ class _Draft(msgspec.Struct):
     cron: Cron | None = None
     schedule_id: str | None = None
     queue: str | None = None
+    is_paused: bool = False
 
 
 _NOTHING_GIVEN = _Draft()
@@ -161,6 +164,7 @@ def parse_options(
         cron=draft.cron,
         schedule_id=None if draft.cron is None else draft.schedule_id,
         queue=None if draft.cron is None else draft.queue,
+        is_paused=draft.cron is not None and draft.is_paused,
     )
 
 
@@ -318,6 +322,7 @@ _SETTINGS: dict[bytes, tuple[str, str, _SettingParser]] = {
         ("Upstash-Cron", "cron", parse_cron),
         ("Upstash-Schedule-Id", "schedule_id", parse_text),
         ("Upstash-Queue-Name", "queue", parse_text),
+        ("Upstash-Schedule-Paused", "is_paused", parse_boolean),
     )
 }
 """Every header that configures a publish itself, and where its value goes. Any other is ignored."""

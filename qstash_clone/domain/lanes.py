@@ -9,15 +9,10 @@ A route is one or two tokens with a blank between them; see docs/explanation/lan
     ... s:<queue>/<id in hex>   a callback: the member of the queue whose slot ends only with it
 """
 
-from typing import Final
-
 import msgspec
 
 from qstash_clone.domain.urls import Origin, origin_of
 from qstash_clone.ids import MessageId
-
-MAX_NAME_LENGTH: Final = 256
-"""Of a queue and of a flow-control key."""
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,6 +67,11 @@ def parse_route(text: str) -> Route:
 def queue_lane(name: str) -> str:
     """The lane of a queue."""
     return f"q:{name}"
+
+
+def is_queue_lane(lane: str) -> bool:
+    """Whether this is the lane of a queue."""
+    return lane.startswith("q:")
 
 
 def flow_control_lane(key: str) -> str:

@@ -65,23 +65,3 @@ TRANSITIONS = (
     # The attempt under way was handed back, or its worker was lost: the cancellation wins.
     Transition("cancel instead of claiming", _CLAIMABLE, State.CANCELED, (LogEvent.CANCELED,)),
 )
-
-_FINAL_EVENTS = {
-    State.DELIVERED: LogEvent.DELIVERED,
-    State.FAILED: LogEvent.FAILED,
-    State.CANCELED: LogEvent.CANCELED,
-}
-
-
-def targets_of(source: State | None) -> frozenset[State]:
-    """The states that may follow (None: before the message exists); empty for a final state."""
-    return frozenset(
-        transition.target
-        for transition in TRANSITIONS
-        if (source in transition.sources if source is not None else not transition.sources)
-    )
-
-
-def final_event(state: State) -> LogEvent | None:
-    """The entry that ends the log of a message in this state, or None if its life goes on."""
-    return _FINAL_EVENTS.get(state)

@@ -117,6 +117,21 @@ def plan_fan_out(
     return messages
 
 
+def message_of(url: str, options: PublishOptions, caller_ip: str, extras: Extras | None) -> Message:
+    """What is published to a URL with these options, at once or at each firing of a schedule."""
+    return Message(
+        url=url,
+        method=options.method,
+        headers=options.headers,
+        caller_ip=caller_ip,
+        max_retries=options.max_retries,
+        timeout_ms=options.timeout_ms,
+        retry_delay_expression=options.retry_delay_expression,
+        labels=options.labels,
+        extras=extras,
+    )
+
+
 def _plan(
     message_id: MessageId,
     url: str,
@@ -131,17 +146,7 @@ def _plan(
     not_before_ms, flow_control = options.not_before_ms, options.flow_control
     return NewMessage(
         id=message_id,
-        message=Message(
-            url=url,
-            method=options.method,
-            headers=options.headers,
-            caller_ip=caller_ip,
-            max_retries=options.max_retries,
-            timeout_ms=options.timeout_ms,
-            retry_delay_expression=options.retry_delay_expression,
-            labels=options.labels,
-            extras=extras,
-        ),
+        message=message_of(url, options, caller_ip, extras),
         body=body,
         lane=route_text(origin, queue, None if flow_control is None else flow_control.key),
         delay_ms=options.delay_ms if not_before_ms is None else 0,

@@ -18,7 +18,7 @@ from qstash_clone.domain.headers import PublishOptions
 from qstash_clone.domain.lanes import route_text
 from qstash_clone.domain.message import Deduplication, Extras, Message, NewMessage
 from qstash_clone.domain.names import is_name
-from qstash_clone.domain.planning import plan_deduplication, plan_lanes
+from qstash_clone.domain.planning import message_of, plan_deduplication, plan_lanes
 from qstash_clone.domain.url_groups import UrlGroup
 from qstash_clone.domain.urls import origin_of
 from qstash_clone.errors import InvalidRequest, NotFound
@@ -156,28 +156,19 @@ def plan_schedule(
         case _:  # pragma: no cover
             assert_never(destination)
     chosen_id = options.schedule_id or schedule_id
+    extras = Extras(
+        callback=options.callback,
+        failure_callback=options.failure_callback,
+        redaction=options.redaction,
+        flow_control=options.flow_control,
+        url_group=url_group,
+        schedule_id=chosen_id,
+        api=api,
+    )
     return Schedule(
         id=chosen_id,
         cron=options.cron.expression,
-        message=Message(
-            url=url,
-            method=options.method,
-            headers=options.headers,
-            caller_ip=caller_ip,
-            max_retries=options.max_retries,
-            timeout_ms=options.timeout_ms,
-            retry_delay_expression=options.retry_delay_expression,
-            labels=options.labels,
-            extras=Extras(
-                callback=options.callback,
-                failure_callback=options.failure_callback,
-                redaction=options.redaction,
-                flow_control=options.flow_control,
-                url_group=url_group,
-                schedule_id=chosen_id,
-                api=api,
-            ),
-        ),
+        message=message_of(url, options, caller_ip, extras),
         body=body,
         delay_ms=options.delay_ms,
         queue=queue or options.queue,

@@ -56,7 +56,7 @@ class RedisAdminStore(MessageStore, PendingStore, LogStore, DeadLetterStore, Sig
         return await self._deduplication.clear(digest)
 
     async def stats(self) -> Stats:
-        timers = ready = in_flight = lanes = dead_letters = workers = capacity = 0
+        timers = ready = in_flight = lanes = blocked = dead_letters = workers = capacity = 0
         commands: list[Sequence[Argument]] = []
         for keys in self._access.keys:
             commands += [
@@ -65,24 +65,27 @@ class RedisAdminStore(MessageStore, PendingStore, LogStore, DeadLetterStore, Sig
                 ("XPENDING", keys.ready, CONSUMER_GROUP),
                 ("LLEN", keys.ring),
                 ("SCARD", keys.parked),
+                ("SCARD", keys.blocked),
                 ("XLEN", keys.dlq),
                 ("ZCARD", keys.workers),
                 ("HGET", keys.meta, "cap"),
             ]
         *sizes, memory = await self._access.commands.ask_all([*commands, ("INFO", "memory")])
-        for at in range(0, len(sizes), 8):
+        for at in range(0, len(sizes), 9):
             timers += sizes[at]
             in_flight += sizes[at + 2]["pending"]
             ready += sizes[at + 1] - sizes[at + 2]["pending"]
-            lanes += sizes[at + 3] + sizes[at + 4]
-            dead_letters += sizes[at + 5]
-            workers = max(workers, sizes[at + 6])
-            capacity += int(sizes[at + 7] or 0)
+            lanes += sizes[at + 3] + sizes[at + 4] + sizes[at + 5]
+            blocked += sizes[at + 5]
+            dead_letters += sizes[at + 6]
+            workers = max(workers, sizes[at + 7])
+            capacity += int(sizes[at + 8] or 0)
         return Stats(
             waiting_timers=timers,
             ready=ready,
             in_flight=in_flight,
             lanes_waiting=lanes,
+            lanes_blocked=blocked,
             dead_letters=dead_letters,
             workers=workers,
             capacity=capacity,

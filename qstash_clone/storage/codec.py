@@ -14,8 +14,12 @@ from qstash_clone.errors import StorageError
 from qstash_clone.ids import MessageId
 from qstash_clone.storage.interface import DeduplicationRecord
 
-STORAGE_VERSION: Final = 1
+STORAGE_VERSION: Final = 2
 """Of everything in Redis: keys, records, scripts. A process refuses a store of another version."""
+OLDEST_READABLE_VERSION: Final = 1
+"""Opening a store from this version on makes it one of this version, and processes of older releases refuse it from
+then on. 1 knew neither queues nor flow-control keys: what it wrote is read as it is, but it would deliver their members
+without their limits."""
 
 RECORD_FORMAT: Final = 1
 MAX_LANE_BYTES: Final = 600

@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from qstash_clone.domain.filters import Filter
+from qstash_clone.domain.filters import EVERYTHING, Filter
 from qstash_clone.domain.lanes import Route, parse_route
 from qstash_clone.domain.message import DeadLetter, Extras, Message
 from qstash_clone.domain.overrides import AT_ONCE, Delay
@@ -34,11 +34,8 @@ class DeadLetterStore:
     def __init__(self, access: StoreAccess) -> None:
         self._access = access
 
-    async def list_dead_letters(self, *, cursor: str | None, count: int, newest_first: bool) -> DeadLetterPage:
-        return await self.list_matching_dead_letters(Filter(), cursor=cursor, count=count, newest_first=newest_first)
-
-    async def list_matching_dead_letters(
-        self, selection: Filter, *, cursor: str | None, count: int, newest_first: bool
+    async def list_dead_letters(
+        self, selection: Filter = EVERYTHING, *, cursor: str | None, count: int, newest_first: bool
     ) -> DeadLetterPage:
         walk = StreamWalk(
             self._access.commands,

@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from qstash_clone.domain.filters import Filter
+from qstash_clone.domain.filters import EVERYTHING, Filter
 from qstash_clone.domain.log import LogEntry
 from qstash_clone.domain.message import (
     Claim,
@@ -85,7 +85,9 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     ready: int
     in_flight: int
     lanes_waiting: int
-    """Lanes that have messages waiting."""
+    """Lanes that have messages waiting, those that are blocked included."""
+    lanes_blocked: int
+    """Lanes whose messages wait because of a pause or of their own limits."""
     dead_letters: int
     workers: int
     capacity: int
@@ -163,13 +165,19 @@ class PublishStore(Protocol):
     def new_message_id(self, deduplication: Deduplication | None = None, lanes: Sequence[str] = ()) -> MessageId:
         """A fresh id, on the partition where the limited `lanes` of the message are (`Route.limited_lanes`, and those
         of its callbacks); without lanes on the one that decides about repeats of `deduplication`; without either on
-        the one that publishes currently go to. Raises `InvalidRequest` for lanes that live apart."""
+        the one that publishes currently go to. For members of a queue ids are in the order of the calls, also where
+        one moment is due for several. Raises `InvalidRequest` for lanes that live apart."""
         ...
 
     def new_message_ids(
         self, count: int, deduplication: Deduplication | None = None, lanes: Sequence[str] = ()
     ) -> list[MessageId]:
         """As `new_message_id`, for the messages of one fan-out: all on one partition."""
+        ...
+
+    def decides_elsewhere(self, message: NewMessage) -> bool:
+        """Whether it takes several steps to store this message, because another partition decides about its repeats.
+        Then it may be overtaken by whatever is published before it is stored."""
         ...
 
     def publish(self, message: NewMessage) -> Awaitable[Published]:
@@ -266,7 +274,9 @@ class AdminStore(Protocol):
 
     async def cancel(self, message_id: MessageId) -> CancelResult: ...
 
-    async def list_dead_letters(self, *, cursor: str | None, count: int, newest_first: bool) -> DeadLetterPage:
+    async def list_dead_letters(
+        self, selection: Filter = EVERYTHING, *, cursor: str | None, count: int, newest_first: bool
+    ) -> DeadLetterPage:
         """Raises `InvalidRequest` for a cursor that is none."""
         ...
 
@@ -298,10 +308,6 @@ class AdminStore(Protocol):
     async def read_log(self, selection: Filter, *, cursor: str | None, count: int, newest_first: bool) -> LogPage:
         """Raises `InvalidRequest` for a cursor that is none."""
         ...
-
-    async def list_matching_dead_letters(
-        self, selection: Filter, *, cursor: str | None, count: int, newest_first: bool
-    ) -> DeadLetterPage: ...
 
     async def get_dead_letters(self, dlq_ids: Sequence[str]) -> list[DeadLetter | None]: ...
 

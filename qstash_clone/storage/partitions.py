@@ -15,13 +15,17 @@ def partition_of(message_id: MessageId, partitions: int) -> int:
     return bucket_of(message_id) * partitions // BUCKETS
 
 
-def lane_partition(lane: str, partitions: int) -> int:
-    """The partition of a lane with limits of its own, `q:<queue>` or `f:<key>`, and of all its messages.
+def lane_bucket(lane: str) -> int:
+    """The bucket of a lane with limits of its own, `q:<queue>` or `f:<key>`.
 
-    The lane's bucket never changes, so like an id it outlives a change of the number of partitions.
+    It never changes, so like an id it outlives a change of the number of partitions.
     """
-    digest = hashlib.sha256(lane.encode()).digest()
-    return partition_of(MessageId(digest), partitions)
+    return bucket_of(MessageId(hashlib.sha256(lane.encode()).digest()))
+
+
+def lane_partition(lane: str, partitions: int) -> int:
+    """The partition of such a lane, and of all its messages."""
+    return lane_bucket(lane) * partitions // BUCKETS
 
 
 def buckets_of(partition: int, partitions: int) -> tuple[int, int]:

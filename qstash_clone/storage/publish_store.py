@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from qstash_clone import observability
+from qstash_clone.domain.lanes import is_queue_lane
 from qstash_clone.domain.message import Deduplication, NewMessage
 from qstash_clone.domain.quoting import quoted
 from qstash_clone.errors import InvalidRequest, StorageFull, StorageUnavailable
@@ -19,17 +20,23 @@ from qstash_clone.storage.codec import (
     find_lane,
 )
 from qstash_clone.storage.commands import Argument, RedisCommands
-from qstash_clone.storage.grouping import Grouper
+from qstash_clone.storage.grouping import MAX_BYTES, MAX_ITEMS, Grouper
 from qstash_clone.storage.interface import Published
 from qstash_clone.storage.keys import PartitionKeys
-from qstash_clone.storage.partitions import buckets_of, lane_partition, partition_of
+from qstash_clone.storage.partitions import buckets_of, lane_bucket, lane_partition, partition_of
 from qstash_clone.storage.reservations import Reservations
 from qstash_clone.storage.scripts import ScriptRunner
 
 _Encoded = tuple[MessageId, tuple[Argument, ...], int]
-"""First id, arguments of publish.lua for one unit, and what they weigh in bytes."""
+"""First id, arguments of publish.lua for one unit, and what storing it weighs in bytes."""
 _DUPLICATE = b"duplicate "
 ID_BYTES: Final = 12
+_LEAST_BYTES_OF_SEVERAL: Final = MAX_BYTES // MAX_ITEMS
+"""What each message of a fan-out weighs at least, so that one call stores as many messages as if they came alone."""
+
+
+class _Reserved(Exception):
+    """A message on another partition is about to be the first with a digest."""
 
 
 def member_error(word: bytes) -> Exception:
@@ -77,6 +84,10 @@ class RedisPublishStore:
     def new_message_id(self, deduplication: Deduplication | None = None, lanes: Sequence[str] = ()) -> MessageId:
         if lanes:
             partition = self._partition_of_lanes(lanes)
+            queue = next(filter(is_queue_lane, lanes), None)
+            if queue is not None:
+                # Timers of one moment are in the order of their ids, and so are members that are delayed until then.
+                return self._ids.next_ordered_id(lane_bucket(queue))
         elif deduplication is not None:
             partition = self._deciding(deduplication)
         else:
@@ -96,9 +107,7 @@ class RedisPublishStore:
     def new_message_ids(
         self, count: int, deduplication: Deduplication | None = None, lanes: Sequence[str] = ()
     ) -> list[MessageId]:
-        first = self.new_message_id(deduplication, lanes)
-        buckets = self._buckets[partition_of(first, len(self._keys))]
-        return [first, *(self._ids.next_id(*buckets) for _ in range(count - 1))]
+        return [self.new_message_id(deduplication, lanes) for _ in range(count)]
 
     def _deciding(self, deduplication: Deduplication) -> int:
         """The partition on which a digest's record is: one script there looks it up and stores the message."""
@@ -113,10 +122,35 @@ class RedisPublishStore:
         if deduplication is None:
             return self._submit(messages, b"")
         told = encode_originals(messages)
-        if self._deciding(deduplication) == partition_of(first.id, len(self._keys)):
-            return self._submit(messages, encode_deduplication(deduplication) + told)
+        if self.decides_elsewhere(first):
+            return self._publish_in_steps(deduplication, messages, told)
+        published = self._submit(messages, encode_deduplication(deduplication) + told)
+        # With one partition nothing is elsewhere, so nothing is reserved.
+        return published if len(self._keys) == 1 else self._unless_reserved(published, deduplication, messages, told)
+
+    def decides_elsewhere(self, message: NewMessage) -> bool:
+        deduplication = message.deduplication
+        return deduplication is not None and self._deciding(deduplication) != partition_of(message.id, len(self._keys))
+
+    async def _unless_reserved(
+        self,
+        published: Awaitable[Published],
+        deduplication: Deduplication,
+        messages: Sequence[NewMessage],
+        told: bytes,
+    ) -> Published:
+        """What was submitted already, unless a message on another partition is about to be the first with its digest:
+        only the steps of reservations can tell what became of that one."""
+        try:
+            return await published
+        except _Reserved:
+            return await self._publish_in_steps(deduplication, messages, told)
+
+    def _publish_in_steps(
+        self, deduplication: Deduplication, messages: Sequence[NewMessage], told: bytes
+    ) -> Awaitable[Published]:
         return self.reservations.publish(
-            deduplication, first.id, told, lambda: self._submit(messages, b""), self._is_stored
+            deduplication, messages[0].id, told, lambda: self._submit(messages, b""), self._is_stored
         )
 
     async def _is_stored(self, message_id: MessageId) -> bool:
@@ -134,11 +168,14 @@ class RedisPublishStore:
             encode_limits(first.message),
             repeats,
         ]
-        weight = len(first.body)
+        weight = 0
         for message in messages:
             encoded = encode_message(message.message)
             arguments += (message.id, *encode_lane(message, encoded), encoded)
-            weight += len(encoded)
+            # The body is sent once, but stored with each.
+            weight += len(encoded) + len(first.body)
+        if len(messages) > 1:
+            weight = max(weight, len(messages) * _LEAST_BYTES_OF_SEVERAL)
         return self._groupers[partition].submit((first.id, tuple(arguments), weight))
 
     def _caller(self, partition: int) -> Callable[[Sequence[_Encoded]], Awaitable[Sequence[Published | Exception]]]:
@@ -164,6 +201,8 @@ def _result(message_id: MessageId, word: bytes) -> Published | Exception:
     if word.startswith(_DUPLICATE):
         told = word[len(_DUPLICATE) :]
         return Published(id=MessageId(told[:ID_BYTES]), is_duplicate=True, originals=decode_originals(told[ID_BYTES:]))
+    if word == b"reserved":
+        return _Reserved()
     return member_error(word)
 
 

@@ -96,12 +96,16 @@ class ScheduleCreation(msgspec.Struct, frozen=True, kw_only=True):
 class ScheduleStore(Protocol):
     """Schedules; one lives in the partition of its id."""
 
-    async def create_schedule(self, schedule: Schedule, deduplication: Deduplication | None) -> ScheduleCreation:
+    async def create_schedule(
+        self, schedule: Schedule, deduplication: Deduplication | None, *, is_paused: bool = False
+    ) -> ScheduleCreation:
         """As `put_schedule`, unless this repeats an earlier creation with that digest, within its window."""
         ...
 
-    async def put_schedule(self, schedule: Schedule) -> StoredSchedule:
+    async def put_schedule(self, schedule: Schedule, *, is_paused: bool = False) -> StoredSchedule:
         """Create one, or replace the one with this id entirely: history and pause of the old one are gone.
+
+        Paused from the start, it does not fire before it is resumed.
 
         Raises `QuotaExceeded` for a new one where there are as many as there may be, and `InvalidRequest` if the lanes
         of its messages live apart or its cron expression has no future instant.

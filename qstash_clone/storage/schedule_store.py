@@ -58,16 +58,18 @@ class RedisScheduleStore:
     def _keys_of(self, schedule_id: str) -> PartitionKeys:
         return self._access.keys[self._partition_of(schedule_id)]
 
-    async def create_schedule(self, schedule: Schedule, deduplication: Deduplication | None) -> ScheduleCreation:
+    async def create_schedule(
+        self, schedule: Schedule, deduplication: Deduplication | None, *, is_paused: bool = False
+    ) -> ScheduleCreation:
         if deduplication is None:
-            await self.put_schedule(schedule)
+            await self.put_schedule(schedule, is_paused=is_paused)
             return ScheduleCreation(schedule_id=schedule.id, is_duplicate=False)
         creation = self._access.ids.next_id()
         decided = await self._publishing.reservations.store_once(
             deduplication,
             creation,
             encode_original_schedule(schedule.id),
-            lambda: self.put_schedule(schedule, creation),
+            lambda: self.put_schedule(schedule, creation, is_paused=is_paused),
             self._is_stored,
         )
         return ScheduleCreation(schedule_id=decode_original_schedule(decided.told), is_duplicate=decided.is_repeat)
@@ -78,7 +80,9 @@ class RedisScheduleStore:
         record = await self._access.commands.ask("GET", self._keys_of(schedule_id).schedule(schedule_id))
         return record is not None and creation_of(schedule_id, record) == creation
 
-    async def put_schedule(self, schedule: Schedule, creation: bytes = b"") -> StoredSchedule:
+    async def put_schedule(
+        self, schedule: Schedule, creation: bytes = b"", *, is_paused: bool = False
+    ) -> StoredSchedule:
         if schedule.limited_lanes:
             # Refuses lanes that live apart.
             self._publishing.new_message_id(lanes=schedule.limited_lanes)
@@ -91,9 +95,9 @@ class RedisScheduleStore:
         async def put(counted_from_ms: int) -> list[Any]:
             nonlocal next_ms
             next_ms = _first_after(cron, counted_from_ms)
-            args: list[Argument] = [STORAGE_VERSION, schedule.id, most, counted_from_ms, next_ms, definition]
+            args: list[Argument] = [STORAGE_VERSION, schedule.id, most, counted_from_ms, next_ms, int(is_paused)]
             reply, _ = await self._access.runner.run(
-                "put_schedule", _change_keys(keys, schedule.id), [*args, schedule.body]
+                "put_schedule", _change_keys(keys, schedule.id), [*args, definition, schedule.body]
             )
             return reply
 
@@ -101,7 +105,13 @@ class RedisScheduleStore:
         if reply[0] == b"quota":
             raise QuotaExceeded(f"there are {self._max_schedules} schedules already, no more are allowed")
         _, created_ms, revision = reply
-        return StoredSchedule(schedule=schedule, created_ms=created_ms, revision=revision, next_fire_ms=next_ms)
+        return StoredSchedule(
+            schedule=schedule,
+            created_ms=created_ms,
+            revision=revision,
+            is_paused=is_paused,
+            next_fire_ms=None if is_paused else next_ms,
+        )
 
     async def _count_elsewhere(self, own: PartitionKeys) -> int:
         """As of a moment ago: schedules that are created at once in different partitions may be a few too many."""

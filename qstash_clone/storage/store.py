@@ -11,7 +11,7 @@ from qstash_clone.ids import MessageIdGenerator
 from qstash_clone.settings import Settings
 from qstash_clone.storage.access import StoreAccess
 from qstash_clone.storage.admin_store import RedisAdminStore
-from qstash_clone.storage.codec import STORAGE_VERSION
+from qstash_clone.storage.codec import OLDEST_READABLE_VERSION, STORAGE_VERSION
 from qstash_clone.storage.commands import Argument, RedisCommands
 from qstash_clone.storage.connection import EngineFacts, check_engine, open_client
 from qstash_clone.storage.delivery_store import DeliveryLimits, RedisDeliveryStore
@@ -134,7 +134,7 @@ def _initialiser(
             current, following = configured
             newest = 0
             for partition in keys:
-                args: list[Argument] = [STORAGE_VERSION, CONSUMER_GROUP, current, following]
+                args: list[Argument] = [STORAGE_VERSION, CONSUMER_GROUP, current, following, OLDEST_READABLE_VERSION]
                 reply = await commands.ask("EVAL", script.text, 2, partition.meta, partition.ready, *args)
                 if reply[0] == b"version":
                     raise StoreIncompatible(

@@ -1,4 +1,7 @@
-"""The application over an in-memory transport, and a real server on a free port, both with the real store."""
+"""The application over an in-memory transport, and a real server on a free port, both with the real store.
+
+Every complete answer of either is held against the OpenAPI document.
+"""
 
 import asyncio
 import contextlib
@@ -6,20 +9,57 @@ import json
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import cache
 from typing import Any
 
 import httpx
 import pytest
+from starlette.types import Message, Receive, Scope, Send
 
 from qstash_clone import observability
-from qstash_clone.api.app import create_app
+from qstash_clone.api.app import Api, create_app
 from qstash_clone.api.protocol import ProtocolConfig
 from qstash_clone.api.server import ApiServer, protocol_config
 from qstash_clone.domain.message import AttemptRecord, DeadLetter, Settlement, SettlementKind
 from qstash_clone.settings import Settings
 from qstash_clone.storage.store import Store
 from tests.api.raw import Connection
+from tests.support import documented
 from tests.support.eventually import eventually
+
+
+@cache
+def described() -> list[documented.Document]:
+    """What an api may answer, with the clock of `dev` and without."""
+    return [documented.build(Settings(dev=is_dev)) for is_dev in (False, True)]
+
+
+@pytest.fixture(autouse=True)
+def wrong_answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """What any api in this process answered otherwise than the document says; must be empty in the end."""
+    found: list[str] = []
+    serve = Api.__call__
+
+    async def watched(api: Api, scope: Scope, receive: Receive, send: Send) -> None:
+        sent: list[Message] = []
+
+        async def watch(message: Message) -> None:
+            sent.append(message)
+            await send(message)
+
+        await serve(api, scope, receive, watch)
+        if sent and not sent[-1].get("more_body", False):
+            start, *parts = sent
+            headers = dict(start["headers"])
+            body = b"".join(part.get("body", b"") for part in parts)
+            request = scope["method"], scope["raw_path"].decode("latin-1")
+            answer = start["status"], headers[b"content-type"].decode(), body
+            complaints = min((each.complaints(*request, *answer) for each in described()), key=len)
+            found.extend(f"{' '.join(request)}: {complaint}" for complaint in complaints)
+
+    monkeypatch.setattr(Api, "__call__", watched)
+    yield found
+    assert not found, "answered otherwise than /openapi.json says"
 
 
 @pytest.fixture

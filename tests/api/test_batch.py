@@ -10,8 +10,11 @@ import pytest
 from qstash_clone import observability
 from qstash_clone.api.app import create_app
 from qstash_clone.errors import StorageUnavailable
+from qstash_clone.ids import format_message_id
 from qstash_clone.settings import Settings
-from qstash_clone.storage.store import Store
+from qstash_clone.storage.keys import PartitionKeys
+from qstash_clone.storage.partitions import lane_partition
+from qstash_clone.storage.store import Store, open_store
 from tests.api.conftest import Events
 from tests.api.lives import claims
 
@@ -300,6 +303,47 @@ async def test_a_store_that_fails_ends_the_whole_request(settings: Settings, sto
     assert "the store does not answer" in answer.json()["error"]
 
 
+async def test_members_keep_their_order_where_other_partitions_decide_about_repeats(settings: Settings) -> None:
+    """Then storing one takes several steps, in which others could overtake it."""
+    settings = replace(settings, partitions=3)
+    store = await open_store(settings)
+    try:
+        assert await store.queues.put_queue("orders", parallelism=None, is_paused=True, max_queues=1)
+        items = [
+            {
+                "destination": f"{URL}?{number}",
+                "queue": "orders",
+                "headers": {"Upstash-Deduplication-Id": f"{number}"} if number % 5 < 3 else {},
+            }
+            for number in range(60)
+        ]
+        async with calling(settings, store) as client:
+            results = await batch(client, *items)
+        keys = PartitionKeys(settings.key_namespace, lane_partition("q:orders", 3), 3)
+        line = await store.commands.ask("LRANGE", keys.lane("q:orders"), 0, -1)
+        assert [format_message_id(message_id) for message_id in line] == [result["messageId"] for result in results]
+    finally:
+        await store.aclose()
+
+
+async def test_the_first_of_two_repeats_is_stored_whatever_partitions_they_belong_to(settings: Settings) -> None:
+    settings = replace(settings, partitions=3)
+    store = await open_store(settings)
+    try:
+        items: list[dict[str, object]] = []
+        for number in range(30):
+            headers = {"Upstash-Deduplication-Id": f"{number}"}
+            first: dict[str, object] = {"destination": URL, "headers": headers}
+            in_queue: dict[str, object] = {"destination": URL, "queue": f"queue-{number % 7}", "headers": headers}
+            items += [first, in_queue] if number % 2 else [in_queue, first]
+        async with calling(settings, store) as client:
+            results = await batch(client, *items)
+        assert ["deduplicated" in result for result in results] == [False, True] * 30
+        assert [result["messageId"] for result in results[::2]] == [result["messageId"] for result in results[1::2]]
+    finally:
+        await store.aclose()
+
+
 async def test_a_batch_is_one_event(client: httpx.AsyncClient, events: Events) -> None:
     await client.post("/v2/topics/g/endpoints", json={"endpoints": [{"url": URL}, {"url": URL + "?2"}]})
     published, repeated = observability.MESSAGES_PUBLISHED.value, observability.MESSAGES_DEDUPLICATED.value
@@ -335,6 +379,7 @@ class _BrokenPublishing:
     def __init__(self, store: Store) -> None:
         self.new_message_id = store.publishing.new_message_id
         self.new_message_ids = store.publishing.new_message_ids
+        self.decides_elsewhere = store.publishing.decides_elsewhere
 
     async def publish(self, message: object) -> None:
         raise StorageUnavailable("away")

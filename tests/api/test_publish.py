@@ -264,6 +264,7 @@ class BrokenPublishStore:
     def __init__(self, inner: PublishStore, error: Exception) -> None:
         self.new_message_id = inner.new_message_id
         self.new_message_ids = inner.new_message_ids
+        self.decides_elsewhere = inner.decides_elsewhere
         self._error = error
 
     async def publish(self, message: NewMessage) -> Published:

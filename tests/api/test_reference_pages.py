@@ -1,17 +1,22 @@
 """The reference pages name everything that exists."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import worker.events
 from qstash_clone import observability
+from qstash_clone.api.app import route_table
 from qstash_clone.api.errors import STATUSES
-from qstash_clone.api.routes.health import gauges_of
+from qstash_clone.api.hot_path import Publisher
+from qstash_clone.api.routes.health import gauges_of as api_gauges
+from qstash_clone.clock import SystemClock
 from qstash_clone.instruments import Counter, Histogram, LabeledCounter
 from qstash_clone.settings import Settings
 from qstash_clone.storage.store import Store
+from worker.assembly import gauges_of as worker_gauges
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 
@@ -42,7 +47,34 @@ async def test_every_metric_is_described(settings: Settings, store: Store) -> No
         instrument.name if isinstance(instrument, Histogram) else f"{instrument.name}_total"
         for instrument in instruments
     }
-    assert described == named | set(gauges_of(await store.admin.stats()))
+    gauges = {**api_gauges(await store.admin.stats()), **worker_gauges(0, 0)}
+    assert described == named | set(gauges)
+
+
+def endpoints_described() -> set[str]:
+    """Of a row such as "POST `/queues/{name}/pause`, `/resume`" both, without the names of their parameters."""
+    found = set[str]()
+    for cell in re.findall(r"^\| ([A-Z].+?) \|", (REFERENCE / "api.md").read_text(), re.MULTILINE):
+        for methods, path, more in re.findall(r"((?:[A-Z]+, )*[A-Z]+) `(/[^`]+)`((?:, `/\w+`)*)", cell):
+            siblings = [path.rpartition("/")[0] + end for end in re.findall(r"`(/\w+)`", more)]
+            found |= {f"{method} {one}" for method in methods.split(", ") for one in (path, *siblings)}
+    return {re.sub(r"{[^}]*}", "{}", endpoint) for endpoint in found}
+
+
+def test_every_endpoint_is_described(settings: Settings, store: Store) -> None:
+    clock = SystemClock()
+    rows = route_table(replace(settings, dev=True), store, clock, Publisher(settings, store, clock))
+    served = {
+        f"{method} {re.sub('{[^}]*}', '{}', row.path)}"
+        for row in rows
+        for method in row.methods.split()
+        # These are refused, or tolerated spellings of another path.
+        if not row.path.endswith("/") and "//" not in row.path
+    }
+    # Outside of the table, or behind one of its rows that takes the rest of a path.
+    served |= {"POST /v2/publish/{}", "POST /v2/enqueue/{}/{}", "POST /v2/batch"}
+    served |= {"POST /v2/schedules/{}/pause", "POST /v2/schedules/{}/resume"}
+    assert endpoints_described() == served - {"POST /v2/schedules"}
 
 
 @pytest.mark.parametrize("status", sorted(set(STATUSES.values())))

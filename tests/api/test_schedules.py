@@ -412,6 +412,20 @@ async def test_pause_and_resume(client: httpx.AsyncClient, store: Store, move_cl
     assert await fire(store) == 0, "no backlog gathered"
 
 
+async def test_created_paused(client: httpx.AsyncClient, store: Store, move_clock: MoveClock) -> None:
+    paused = HOURLY | {"Upstash-Schedule-Id": "s", "Upstash-Schedule-Paused": "true"}
+    for before in (HOURLY | {"Upstash-Schedule-Id": "s"}, paused):
+        await create(client, headers=before)
+        await create(client, headers=paused)
+        stored = await shown(client, "s")
+        assert (stored["isPaused"], "nextScheduleTime" in stored) == (True, False)
+    await move_clock(3 * HOUR_MS)
+    assert await fire(store) == 0
+    await client.patch("/v2/schedules/s/resume")
+    await move_clock(HOUR_MS)
+    assert await fire(store) == 1
+
+
 @pytest.mark.parametrize(
     ("method", "path", "allow"),
     [

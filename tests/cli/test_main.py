@@ -10,6 +10,7 @@ import qstash_clone
 from qstash_clone import cli
 from qstash_clone.cli import loading
 from qstash_clone.errors import ConfigurationError, StorageUnavailable, StoreIncompatible
+from qstash_clone.setting_layers import settings_of
 from qstash_clone.settings import DEVELOPMENT_TOKEN, PREFIX, Settings
 
 CREDENTIALS = {"QSTASH_TOKEN": "own-t0ken", "QSTASH_CURRENT_SIGNING_KEY": "sig_a", "QSTASH_NEXT_SIGNING_KEY": "sig_b"}
@@ -164,7 +165,7 @@ def test_dev_differs_from_production_in_what_it_allows() -> None:
     assert settings.token == DEVELOPMENT_TOKEN
     assert settings.allow_private_destinations
     assert (settings.shutdown_grace_ms, settings.log_format) == (3000, "text")
-    assert Settings.load(settings.to_environ()) == settings, "what its children get"
+    assert settings_of(settings.to_environ()) == settings, "what its children get"
 
 
 def test_dev_serves_other_machines_with_credentials_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,23 @@
 """Batches: each item on its own, results in the order of the items, and as many of them as fit one request."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import pytest
+
+from tests.e2e.conftest import settings_for
 from tests.support.client import Client
+from tests.support.processes import System
 from tests.support.receiver import Receiver
+from tests.support.redis_server import RedisServer
+
+
+@pytest.fixture(scope="module")
+def bulk(e2e_redis: RedisServer) -> Iterator[System]:
+    """A system of its own: thousands of entries in the shared log would slow down whoever filters that."""
+    with System(settings_for(e2e_redis.url, key_namespace="bulk"), workers=2) as system:
+        yield system
 
 
 async def batch(client: Client, items: Sequence[object]) -> list[Any]:
@@ -98,7 +110,8 @@ async def test_an_item_repeats_an_earlier_one(client: Client, receiver: Receiver
     assert sorted(request.path for request in receiver.requests) == ["/1", "/2", "/6", "/passes-by"]
 
 
-async def test_a_queue_gets_its_items_in_their_order(client: Client, receiver: Receiver) -> None:
+async def test_a_queue_gets_its_items_in_their_order(bulk: System, receiver: Receiver) -> None:
+    client = Client(bulk.url, bulk.settings)
     queue = f"batch-{receiver.port}"
     items = [{"destination": f"{receiver.url}/{number}", "queue": queue} for number in range(250)]
     ids = [result["messageId"] for result in await batch(client, items)]
@@ -106,7 +119,8 @@ async def test_a_queue_gets_its_items_in_their_order(client: Client, receiver: R
     assert [request.header("Upstash-Message-Id") for request in requests] == ids
 
 
-async def test_a_thousand_items(client: Client, receiver: Receiver) -> None:
+async def test_a_thousand_items(bulk: System, receiver: Receiver) -> None:
+    client = Client(bulk.url, bulk.settings)
     items = [{"destination": f"{receiver.url}/{number}", "body": f"body {number}"} for number in range(1000)]
     results = await batch(client, items)
     ids = {result["messageId"]: number for number, result in enumerate(results)}

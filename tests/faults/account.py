@@ -22,7 +22,7 @@ class Account:
     dead_letters: set[str] = field(default_factory=set[str])
     """Ids of the messages that they were."""
     lost_leases: set[str] = field(default_factory=set[str])
-    """Ids whose worker was too slow to renew, by the workers' logs."""
+    """Ids whose worker was too slow to renew, by the workers' logs or because it was paused for long."""
     remains: Remains | None = None
     duration_s: float = 0.0
     drain_s: float = 0.0

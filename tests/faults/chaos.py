@@ -135,6 +135,5 @@ class Chaos:
         account.exchanges = self._receiver.recording.exchanges
         facts = LedgerReader(self._folder / "acknowledged").new_facts()
         account.answers.acknowledged = {message_id: Kind(kind) for _, _, message_id, kind in facts}
-        account.lost_leases = {
-            event["message_id"] for worker in self._system.workers for event in worker.events("lease.lost")
-        }
+        events = [event for worker in self._system.workers for event in worker.events("lease.lost")]
+        account.lost_leases = {event["message_id"] for event in events} | account.kills.stood_still

@@ -36,6 +36,19 @@ class Remains:
         return not (self.timers or self.ready or self.in_flight or self.lanes or self.slots or self.records)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateWindow:
+    """A rate window of a flow-control key, at one moment."""
+
+    started_ms: int
+    """Unix time, by Redis's clock."""
+    counted: int
+    """Attempts so far."""
+    is_idle: bool
+    """The rate would let more start, the workers have places for more, and yet no message of the key is on its way to
+    them."""
+
+
 class Inspector:
     """Reads one store with one partition, which has a Redis of its own."""
 
@@ -132,12 +145,21 @@ class Inspector:
             if fields[b"e"].startswith(letter)
         ]
 
-    async def rate_window(self, key: str) -> tuple[int, int] | None:
-        """When the rate window of a flow-control key began that was opened last (unix ms, by Redis's clock), and how
-        many attempts it has counted; None before the first."""
-        limits = self._keys.limits(flow_control_lane(key))
-        started_ms, counted = await (await self._redis()).hmget(limits, "ws", "wc")
-        return None if started_ms is None else (int(started_ms), int(counted))
+    async def rate_window(self, key: str) -> RateWindow | None:
+        """The rate window of a flow-control key that was opened last; None before the first."""
+        lane = flow_control_lane(key)
+        async with (await self._redis()).pipeline(transaction=True) as pipeline:
+            pipeline.hmget(self._keys.limits(lane), "ws", "wc", "r")
+            pipeline.scard(self._keys.admitted(lane))
+            pipeline.scard(self._keys.in_flight(lane))
+            pipeline.hget(self._keys.meta, "cap")
+            pipeline.xlen(self._keys.ready)
+            (started_ms, counted, rate), admitted, in_flight, capacity, ready = await pipeline.execute()
+        if started_ms is None:
+            return None
+        has_place = admitted < int(capacity) - ready
+        is_idle = has_place and admitted == in_flight and int(counted) < int(rate)
+        return RateWindow(started_ms=int(started_ms), counted=int(counted), is_idle=is_idle)
 
     async def is_empty(self) -> bool:
         """Whether every message has ended and nothing of them stays for ever."""

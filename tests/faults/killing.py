@@ -26,8 +26,10 @@ class Kills:
     in_flight_at: list[int] = field(default_factory=list[int])
     """How much was under way in what was killed, at each kill."""
     in_flight: set[str] = field(default_factory=set[str])
-    """Ids of messages that were in flight in something that was killed, or was paused for long: these may arrive
-    again."""
+    """Ids of messages that were in flight in something when it was killed: these may arrive again."""
+    stood_still: set[str] = field(default_factory=set[str])
+    """Ids of messages in flight in a worker that was paused for so long that its leases may have run out: another one
+    may have taken them over while they were under way."""
 
     def __str__(self) -> str:
         return f"{self.count.total()}: " + ", ".join(f"{count} {what}" for what, count in sorted(self.count.items()))
@@ -86,7 +88,7 @@ class Killer:
             in_flight = await self._inspector.in_flight(worker.pid)
             if time.monotonic() - paused_s > worker.settings.lease_ms / 2000:
                 # On a busy machine looking may take so long that leases are lost over it.
-                self.kills.in_flight |= held | in_flight
+                self.kills.stood_still |= held | in_flight
             if len(in_flight) >= self._min_in_flight:
                 break
             worker.resume()

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
@@ -25,6 +26,8 @@ class WindowWatch:
         self._task: asyncio.Task[None] | None = None
         self.counted: dict[int, int] = {}
         """Start of each window (unix ms, by the clock that the receiver has too), and the attempts that it counted."""
+        self._samples: Counter[int] = Counter()
+        self._idle: Counter[int] = Counter()
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._watch())
@@ -38,13 +41,19 @@ class WindowWatch:
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
 
+    def idle_share(self, start: int) -> float:
+        """The share of a window's time in which its rate was held back from workers that had places. Where a window is
+        not used up, this tells a fault of the service from a machine that cannot deliver so many in time."""
+        return self._idle[start] / self._samples[start]
+
     async def _watch(self) -> None:
         while True:
             with contextlib.suppress(RedisError, OSError):
                 window = await self._inspector.rate_window(self._key)
                 if window is not None:
-                    started_ms, counted = window
-                    self.counted[started_ms] = counted
+                    self.counted[window.started_ms] = window.counted
+                    self._samples[window.started_ms] += 1
+                    self._idle[window.started_ms] += window.is_idle
             await asyncio.sleep(_SAMPLED_EVERY_S)
 
 

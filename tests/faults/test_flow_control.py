@@ -162,7 +162,9 @@ async def test_a_rate_is_used_and_never_exceeded(scene: Scene, accounts: list[st
     assert max(watch.counted.values()) == rate
     assert max(used) <= rate * (1 + LATE)
     assert sum(used) >= count * (1 - LATE), "attempts arrive within windows"
-    assert min(used[:-1]) >= USED_UP * rate
+    for start, arrived in list(zip(starts, used, strict=True))[:-1]:
+        # On a machine that cannot deliver so many in time, the workers must at least have been given them.
+        assert arrived >= USED_UP * rate or watch.idle_share(start) <= 1 - USED_UP
 
 
 async def test_changed_limits_hold_for_what_waits(scene: Scene, accounts: list[str]) -> None:

@@ -333,7 +333,8 @@ class LanesMachine(RuleBasedStateMachine):
         exists = name in self.seen.queues
         assert self.run(self.store.queues.delete_queue(name)) == exists
         for life in self.lives.values():
-            if life.queue == name and life.is_living and exists:
+            # A deletion of what is gone already ends what was in flight at the first one and waits again by now.
+            if life.queue == name and life.is_living and (exists or life.is_deleted):
                 life.is_deleted = True
                 if life.state is not State.ACTIVE:
                     life.state = State.CANCELED

@@ -3,6 +3,7 @@
 from tests.mutants.lanes import LANES
 from tests.mutants.mutant import Mutant
 from tests.mutants.mutant import script_mutant as _script
+from tests.mutants.schedules import SCHEDULES
 
 STORAGE = "qstash_clone/storage/"
 
@@ -124,8 +125,8 @@ CLAIM = (
     _script(
         "claim",
         "a repeated claim counts again",
-        "  if head.state == ACTIVE and source == TAKEN then\n    -- An",
-        "  if false then\n    -- An",
+        "is_repeated = head.state == ACTIVE and source == TAKEN",
+        "is_repeated = false",
         "claim",
     ),
     _script("claim", "taken and reclaimed in one call", "entry and not is_taken[entry[1]]", "entry", "claim"),
@@ -460,4 +461,4 @@ PYTHON = (
     ),
 )
 
-MUTANTS = (*PUBLISH, *DEDUPLICATION, *CALLBACKS, *LANES, *CLAIM, *SETTLE, *CARE, *PYTHON)
+MUTANTS = (*PUBLISH, *DEDUPLICATION, *CALLBACKS, *LANES, *CLAIM, *SETTLE, *CARE, *SCHEDULES, *PYTHON)

@@ -155,6 +155,21 @@ async def test_a_change_between_plan_and_firing_wins(
     assert before.records == {}
 
 
+@pytest.mark.parametrize("change", [replace, replace_by_the_same, pause_and_resume, delete_and_create])
+async def test_it_wins_even_if_the_clock_went_back_to_the_same_instant(
+    store: Store, stop_clock: StopClock, look: Look, change: Callable[[Store], Any]
+) -> None:
+    await stop_clock(NOON_MS + HOUR_MS + 5)
+    firing = await plan_one(store)
+    await stop_clock(NOON_MS)
+    await change(store)
+    assert (await stored_schedule(store)).next_fire_ms == firing.stored.next_fire_ms
+    before = look()
+    assert await store.schedules.fire([firing]) == [FireResult.STALE]
+    await store.schedules.postpone(firing.stored, 1000)
+    assert look() == before
+
+
 async def test_a_replaced_schedule_fires_what_it_is_now(store: Store, stop_clock: StopClock, look: Look) -> None:
     await stop_clock(NOON_MS + HOUR_MS + 5)
     await plan_one(store)

@@ -40,9 +40,7 @@ async def pages(
 ) -> AsyncIterator[list[DeadLetter]]:
     cursor: str | None = None
     while True:
-        page = await store.admin.list_matching_dead_letters(
-            chosen, cursor=cursor, count=count, newest_first=newest_first
-        )
+        page = await store.admin.list_dead_letters(chosen, cursor=cursor, count=count, newest_first=newest_first)
         yield page.entries
         cursor = page.cursor
         if cursor is None:
@@ -114,7 +112,7 @@ async def test_the_work_of_a_request_is_bounded(store: Store, monkeypatch: pytes
 
 async def test_a_cursor_that_is_none(store: Store) -> None:
     with pytest.raises(InvalidRequest, match="cursor"):
-        await store.admin.list_matching_dead_letters(ALL, cursor="x", count=1, newest_first=False)
+        await store.admin.list_dead_letters(ALL, cursor="x", count=1, newest_first=False)
 
 
 @pytest.mark.parametrize("partitions", [1, 3])

@@ -228,6 +228,17 @@ async def test_several_messages_in_one_lane(store: Store, stop_clock: StopClock)
     assert len(await claim_all(store)) == 1 + 3
 
 
+async def test_several_messages_in_a_lane_with_few_places(store: Store, stop_clock: StopClock, look: Look) -> None:
+    """Each is looked at anew: the one before may have taken the last place."""
+    await store.delivery.heartbeat("w1", 4)
+    await make_group(store, *(f"https://a.example/{number}" for number in range(8)))
+    firing = await due(store, stop_clock, new_schedule(group="g"))
+    assert await store.schedules.fire([firing]) == [FIRED]
+    assert len(look().admitted["h:a.example"]) < 4
+    assert len(look().lanes["h:a.example"]) == 8 - len(look().admitted["h:a.example"])
+    assert look().ring == ["h:a.example"]
+
+
 async def test_the_group_is_that_of_the_firing(store: Store, stop_clock: StopClock, look: Look) -> None:
     await make_group(store, "https://a.example")
     await store.schedules.put_schedule(new_schedule(group="g"))

@@ -9,9 +9,11 @@ import pytest
 from qstash_clone.domain.message import Deduplication, State
 from qstash_clone.errors import StorageFull
 from qstash_clone.settings import Settings
+from qstash_clone.storage.delivery_store import FLOW_IDLE_MS
 from qstash_clone.storage.interface import CancelResult, SettleResult
 from qstash_clone.storage.store import Store, open_store
 from tests.storage.conftest import AgeLeases, Look, MoveClock, Opened
+from tests.support.lanes import KEY, QUEUE, enqueue
 from tests.support.messages import (
     LANE,
     claim_all,
@@ -222,3 +224,31 @@ async def test_an_empty_redis_that_is_full_says_so(settings: Settings, limit: Li
         await open_store(settings)
     await limit.lift()
     await (await open_store(settings)).aclose()
+
+
+async def test_a_queue_is_deleted_while_others_wait_for_turns(store: Store, limit: Limit, look: Look) -> None:
+    """The turns that a deletion gives at its end may begin with what has nothing to do with the queue."""
+    await store.delivery.heartbeat("w1", 3)
+    await enqueue(store)
+    admitted, waiting = [await publish(store) for _ in range(2)]
+    await store.delivery.heartbeat("w1", 3)
+    assert look().parked == {LANE}
+    assert len(await claim_all(store, limit=1)) == 1
+    assert await store.admin.cancel(admitted) is CancelResult.CANCELED
+    assert look().lanes == {LANE: [waiting]}
+    await limit.reach()
+    assert await store.queues.delete_queue(QUEUE)
+    assert look().lanes == {}
+
+
+async def test_retention_goes_on_while_keys_are_in_use(
+    store: Store, limit: Limit, look: Look, move_clock: MoveClock
+) -> None:
+    """Noting the use of a paused key is the first write of such a call, and deduplication records come behind it."""
+    await store.flow_controls.set_flow_control_paused(KEY, is_paused=True)
+    await store.publishing.publish(new_message(store, deduplication=Deduplication(digest=bytes(16), window_ms=60_000)))
+    await move_clock(FLOW_IDLE_MS)
+    await limit.reach()
+    assert await store.delivery.expire(0, 100) == 1
+    assert look().dedup == []
+    assert look().flows.keys() == {KEY}

@@ -19,6 +19,7 @@ from tests.storage.conftest import Look, Opened
 from tests.support.damage import damaged
 from tests.support.lossy_proxy import LossyProxy
 from tests.support.messages import LANE, claim_all, claim_one, delivered, new_message, publish
+from tests.support.meter import Meter
 
 
 async def now_ms(store: Store) -> int:
@@ -250,3 +251,29 @@ async def test_ids_lie_in_the_partition_that_is_being_filled(opened: Opened, set
     assert all(found)
     stats = await store.admin.stats()
     assert stats.lanes_waiting == 3, "each call fills the next partition"
+
+
+def new_fan_out(store: Store, count: int, body: bytes) -> list[NewMessage]:
+    return [
+        new_message(store, id=message_id, body=body, lane=f"h:{number}", url=f"https://{number}.example/")
+        for number, message_id in enumerate(store.publishing.new_message_ids(count))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("count", "endpoints", "body_bytes", "calls"),
+    [
+        (100, 1, 100, 1),
+        (4, 50, 100, 2),
+        (4, 10, 50_000, 2),
+        (3, 10, 100_000, 3),
+    ],
+)
+async def test_fan_outs_go_together_as_far_as_their_copies_fit(
+    store: Store, redis_client: Any, count: int, endpoints: int, body_bytes: int, calls: int
+) -> None:
+    """However short the call is: Redis serves nobody else while it stores what the call asks for."""
+    await publish(store)
+    fan_outs = [new_fan_out(store, endpoints, bytes(body_bytes)) for _ in range(count)]
+    counted = await Meter(redis_client).count(lambda: asyncio.gather(*map(store.publishing.fan_out, fan_outs)))
+    assert (counted["evalsha"], counted["set"]) == (calls, count * endpoints)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -86,6 +87,19 @@ async def test_the_first_instant_is_the_first_after_the_creation(
     assert await stored_schedule(store) == created
 
 
+async def test_an_instant_at_the_very_moment_of_the_creation_is_not_the_first(
+    store: Store, stop_clock: StopClock
+) -> None:
+    """Both clocks show nearly the same, so that the first try counts from a moment ago."""
+    minute = datetime.now(UTC).replace(second=0, microsecond=0) + timedelta(minutes=1)
+    minute_ms = int(minute.timestamp() * 1000)
+    await stop_clock(minute_ms)
+    cron = f"{minute.minute} {minute.hour} {minute.day} * *"
+    created = await store.schedules.put_schedule(new_schedule(cron=cron))
+    assert created.next_fire_ms is not None
+    assert created.next_fire_ms > minute_ms
+
+
 async def test_a_clock_that_jumps_at_every_try(
     store: Store, stop_clock: StopClock, monkeypatch: pytest.MonkeyPatch, look: Look
 ) -> None:
@@ -127,6 +141,27 @@ async def test_an_overwritten_schedule_is_replaced_entirely(store: Store, stop_c
     assert await stored_schedule(store) == created
     assert look().catalogue == {"s": created.created_ms}
     assert [look().records[message_id].stored.body for message_id in before.last_message_ids] == [b"a longer body"]
+
+
+async def test_a_schedule_that_is_created_paused(store: Store, stop_clock: StopClock, look: Look) -> None:
+    await stop_clock(NOON_MS)
+    created = await store.schedules.put_schedule(new_schedule(), is_paused=True)
+    assert created == StoredSchedule(schedule=new_schedule(), created_ms=NOON_MS, revision=1, is_paused=True)
+    assert await stored_schedule(store) == created
+    assert (look().catalogue, look().schedules) == ({"s": NOON_MS}, {})
+    await stop_clock(NOON_MS + HOUR_MS)
+    assert await fire_due(store) == []
+    assert await store.schedules.set_schedule_paused("s", False)
+    assert look().schedules == {"s": NOON_MS + 2 * HOUR_MS}
+
+
+async def test_a_schedule_that_is_replaced_by_a_paused_one(store: Store, stop_clock: StopClock, look: Look) -> None:
+    await stop_clock(NOON_MS)
+    await store.schedules.put_schedule(new_schedule())
+    await store.schedules.put_schedule(new_schedule(body=b"new"), is_paused=True)
+    stored = await stored_schedule(store)
+    assert (stored.schedule.body, stored.is_paused, stored.next_fire_ms) == (b"new", True, None)
+    assert look().schedules == {}
 
 
 async def test_no_revision_comes_twice(store: Store) -> None:

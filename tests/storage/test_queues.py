@@ -251,6 +251,18 @@ async def begin_deletion(store: Store) -> None:
     await store.admin._access.runner.run("delete_queue", [keys.meta], [1, NAME])  # pyright: ignore[reportPrivateUsage]
 
 
+async def test_a_deletion_under_way_passes_over_members_that_join_meanwhile(store: Store, look: Look) -> None:
+    old = await enqueue(store)
+    await begin_deletion(store)
+    deleted_ms = int(look().limits[LANE]["dt"])
+    new = await enqueue(store)
+    access = store.admin._access  # pyright: ignore[reportPrivateUsage]
+    arguments = [1, 1, 60_000, NAME, deleted_ms, 0, old, new]
+    reply, _ = await access.runner.run("cancel_members", [access.keys[0].meta, access.keys[0].log], arguments)
+    assert reply == [b"ok", 1, 0, 1]
+    assert look().records[new].stored.state is State.QUEUED
+
+
 async def test_a_deletion_that_nobody_finishes_finishes_itself(store: Store, look: Look, move_clock: MoveClock) -> None:
     await put(store, is_paused=True)
     waiting = [await enqueue(store), await enqueue(store), await enqueue(store, delay_ms=1000)]

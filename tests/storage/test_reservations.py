@@ -145,6 +145,24 @@ async def test_what_a_publisher_stored_before_it_died_is_the_first(
     assert record.message_id == first.id
 
 
+async def test_a_publish_without_a_queue_is_a_repeat_of_one_in_a_queue(
+    store: Store, lossy_store: Store, proxy: LossyProxy, look: Look
+) -> None:
+    """It would be decided in one step where the digest lives, but for the reservation there."""
+    first = member(lossy_store)
+    proxy.lose_request(Script("confirm_deduplication").digest, times=3)
+    with pytest.raises(StorageUnavailable):
+        await lossy_store.publishing.publish(first)
+    deduplication = Deduplication(digest=DIGEST, window_ms=WINDOW_MS)
+    second = new_message(store, deduplication=deduplication)
+    assert partition_of(second.id, PARTITIONS) == partition_of(MessageId(DIGEST), PARTITIONS)
+    assert await store.publishing.publish(second) == Published(id=first.id, is_duplicate=True)
+    assert stored_ids(look) == [first.id]
+    assert await store.publishing.publish(new_message(store, deduplication=deduplication)) == Published(
+        id=first.id, is_duplicate=True
+    )
+
+
 @pytest.mark.parametrize("name", ["reserve_deduplication", "publish", "confirm_deduplication"])
 async def test_a_lost_reply_stores_once(
     store: Store, lossy_store: Store, proxy: LossyProxy, look: Look, name: str

@@ -7,9 +7,11 @@ import pytest
 from qstash_clone.domain.lanes import queue_lane
 from qstash_clone.domain.message import State
 from qstash_clone.errors import StorageError
+from qstash_clone.storage.interface import SettleResult
 from qstash_clone.storage.keys import PartitionKeys
+from qstash_clone.storage.partitions import lane_partition
 from qstash_clone.storage.store import Store
-from tests.storage.conftest import AgeLeases, Look, MoveClock
+from tests.storage.conftest import AgeLeases, Look, MoveClock, StopClock
 from tests.support.damage import damaged
 from tests.support.lanes import (
     KEY,
@@ -22,7 +24,7 @@ from tests.support.lanes import (
     shown_key,
     shown_queue,
 )
-from tests.support.messages import claim_all, claim_one, delivered, failed, reported, retry
+from tests.support.messages import claim_all, claim_one, delivered, failed, new_message, reported, retry
 
 LANE = queue_lane(QUEUE)
 
@@ -31,6 +33,23 @@ async def test_members_go_one_after_the_other(store: Store) -> None:
     ids = [await enqueue(store) for _ in range(4)]
     for message_id in ids:
         claim = await claim_one(store)
+        assert claim.id == message_id
+        await store.delivery.settle(delivered(claim))
+
+
+@pytest.mark.parametrize("partitions", [1, 3])
+async def test_members_that_are_due_at_one_moment_go_in_the_order_in_which_they_were_accepted(
+    store: Store, partitions: int, stop_clock: StopClock
+) -> None:
+    await stop_clock(1_900_000_000_000)
+    ids = [await enqueue(store, delay_ms=1_000) for _ in range(10)]
+    fan_out_ids = store.publishing.new_message_ids(10, None, [LANE])
+    await store.publishing.fan_out([new_message(store, id=one, lane=LANE, delay_ms=1_000) for one in fan_out_ids])
+    await stop_clock(1_900_000_001_000)
+    partition = lane_partition(LANE, partitions)
+    assert (await store.delivery.promote(partition, 100)).promoted == 20
+    for message_id in ids + fan_out_ids:
+        claim = await claim_one(store, partition=partition)
         assert claim.id == message_id
         await store.delivery.settle(delivered(claim))
 
@@ -172,11 +191,12 @@ async def test_a_lost_member_of_a_paused_queue_is_not_attempted_again_before_it_
     store: Store, age_leases: AgeLeases, look: Look
 ) -> None:
     first, _ = await enqueue(store), await enqueue(store)
-    await claim_one(store)
+    lost = await claim_one(store)
     await put_queue(store, is_paused=True)
     await age_leases()
     assert await claim_all(store, "w2", reclaim=True) == []
     assert look().returning == {LANE: [first]}
+    assert await store.delivery.settle(delivered(lost)) is SettleResult.STALE
     await put_queue(store, is_paused=False)
     assert await claimed(store) == [first]
 

@@ -2,21 +2,26 @@
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from qstash_clone.errors import StorageUnavailable, StoreIncompatible
 from qstash_clone.settings import Settings
-from qstash_clone.storage.codec import STORAGE_VERSION
+from qstash_clone.storage.codec import OLDEST_READABLE_VERSION, STORAGE_VERSION
 from qstash_clone.storage.keys import PartitionKeys, store_key
 from qstash_clone.storage.store import Store
 from tests.storage.conftest import Look, MoveClock, Opened
 from tests.support.eventually import eventually
+from tests.support.lanes import enqueue, publish_keyed, put_queue
 from tests.support.messages import LANE, claim_all, claim_one, dead_letter, delivered, publish, retry
 from tests.support.snapshot import Inspector
+
+GUIDE = Path(__file__).parents[2] / "docs" / "howto" / "use-your-own-redis.md"
 
 
 async def every_call(store: Store) -> list[Any]:
@@ -66,7 +71,7 @@ async def test_opening_twice_changes_nothing(opened: Opened, store: Store, setti
     assert look() == before
 
 
-@pytest.mark.parametrize("version", [STORAGE_VERSION + 1, STORAGE_VERSION - 1])
+@pytest.mark.parametrize("version", [STORAGE_VERSION + 1, OLDEST_READABLE_VERSION - 1])
 async def test_a_store_of_another_version_is_refused_and_left_alone(
     opened: Opened,
     store: Store,
@@ -84,6 +89,28 @@ async def test_a_store_of_another_version_is_refused_and_left_alone(
     results = await every_call(store)
     assert [type(result) for result in results] == [StoreIncompatible] * len(results)
     assert look() == before
+
+
+@pytest.mark.parametrize("partitions", [1, 3])
+async def test_a_store_of_an_older_version_is_taken_over_from_processes_of_that_release(
+    opened: Opened,
+    store: Store,
+    settings: Settings,
+    redis_client: Any,
+    partitions: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    message_id = await publish(store)
+    metas = [PartitionKeys(settings.key_namespace, number, partitions).meta.decode() for number in range(partitions)]
+    for meta in metas:
+        await redis_client.hset(meta, "v", str(OLDEST_READABLE_VERSION))
+    newer = await opened(settings)
+    assert [await redis_client.hget(meta, "v") for meta in metas] == [str(STORAGE_VERSION).encode()] * partitions
+    message = await newer.admin.get_message(message_id)
+    assert message is not None
+    monkeypatch.setattr("qstash_clone.storage.queue_store.STORAGE_VERSION", OLDEST_READABLE_VERSION)
+    with pytest.raises(StoreIncompatible, match=f"version {STORAGE_VERSION}"):
+        await store.queues.put_queue("q", parallelism=1, is_paused=False, max_queues=10)
 
 
 @pytest.mark.parametrize("partitions", [1, 3, 5])
@@ -172,10 +199,11 @@ async def test_a_ready_stream_that_lost_its_group_gets_it_back(
 async def test_a_user_who_may_use_one_namespace(
     opened: Opened, settings: Settings, redis_client: Any, move_clock: MoveClock, partitions: int
 ) -> None:
+    documented = re.search(r"^ACL SETUSER queue on >password ~{q:\* (.+)$", GUIDE.read_text(), re.MULTILINE)
+    assert documented
     await redis_client.execute_command(
-        "ACL", "SETUSER", "tenant", "reset", "on", ">secret", f"~{{{settings.key_namespace}:*", "+@all", "-@admin",
-        "-@dangerous", "+info", "+client",
-    )  # fmt: skip
+        "ACL", "SETUSER", "tenant", "reset", "on", ">secret", f"~{{{settings.key_namespace}:*", *documented[1].split()
+    )
     try:
         limited = replace(
             settings, redis_url=settings.redis_url + "?username=tenant&password=secret", redis_durability="everysec"
@@ -213,6 +241,16 @@ async def test_stats_count_what_is_where(store: Store, move_clock: MoveClock) ->
     assert (stats.waiting_timers, stats.in_flight, stats.ready) == (1, 1, 2)
     assert (stats.lanes_waiting, stats.dead_letters, stats.workers, stats.capacity) == (2, 1, 1, 4)
     assert stats.used_memory_bytes > 0
+
+
+async def test_stats_count_lanes_that_a_pause_or_their_limits_hold_up(store: Store) -> None:
+    await store.delivery.heartbeat("w1", 40)
+    await put_queue(store, is_paused=True)
+    await enqueue(store)
+    for _ in range(2):
+        await publish_keyed(store, parallelism=1)
+    stats = await store.admin.stats()
+    assert (stats.ready, stats.lanes_waiting, stats.lanes_blocked) == (1, 2, 2)
 
 
 async def test_only_the_store_key_lies_outside_the_partitions(

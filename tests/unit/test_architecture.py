@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 # package -> what it may import of ours; everything may import the shared modules at the top of qstash_clone.
-SHARED = {"errors", "ids", "clock", "settings", "observability", "instruments", "parent_watch"}
+SHARED = {"errors", "ids", "clock", "settings", "setting_layers", "observability", "instruments", "parent_watch"}
 MAY_IMPORT = {
     "qstash_clone/domain": {"domain"},
     "qstash_clone/storage": {"domain", "storage"},

@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 
 from qstash_clone.domain.filters import Filter, hosts_of, path_of
 from qstash_clone.domain.lifecycle import LogEvent
-from qstash_clone.domain.log import LogEntry
-from qstash_clone.domain.message import AttemptRecord, DeadLetter, Extras, Message, State, StoredMessage
+from qstash_clone.domain.message import AttemptRecord, Extras, Message, State, StoredMessage
 from qstash_clone.ids import MessageId
 
 ID = MessageId(b"\x01" * 12)
@@ -28,10 +27,8 @@ STORED = StoredMessage(
     due_ms=1000,
     last_attempt=None,
 )
-ENTRY = LogEntry(time_ms=5000, event=LogEvent.ERROR, stored=STORED)
-LETTER = DeadLetter(
-    dlq_id="7000-3",
-    stored=msgspec.structs.replace(STORED, last_attempt=AttemptRecord(status=404, error="destination answered 404")),
+FAILED = msgspec.structs.replace(
+    STORED, state=State.FAILED, last_attempt=AttemptRecord(status=404, error="destination answered 404")
 )
 
 MATCHING: list[dict[str, Any]] = [
@@ -63,16 +60,12 @@ OTHERS: list[dict[str, Any]] = [
 def test_one_value_of_a_field_is_enough(fields: dict[str, Any]) -> None:
     selection = Filter(**fields)
     assert selection.matches(STORED)
-    assert selection.matches_entry(ENTRY)
-    assert selection.matches_dead_letter(LETTER)
 
 
 @pytest.mark.parametrize("fields", OTHERS)
 def test_other_values_are_not_selected(fields: dict[str, Any]) -> None:
     selection = Filter(**fields)
     assert not selection.matches(STORED)
-    assert not selection.matches_entry(ENTRY)
-    assert not selection.matches_dead_letter(LETTER)
 
 
 MEMBER = msgspec.structs.replace(
@@ -115,8 +108,6 @@ def test_all_fields_have_to_match() -> None:
 def test_no_condition_selects_everything() -> None:
     assert Filter().selects_everything
     assert Filter().matches(STORED)
-    assert Filter().matches_entry(ENTRY)
-    assert Filter().matches_dead_letter(LETTER)
 
 
 @pytest.mark.parametrize(
@@ -127,29 +118,17 @@ def test_any_condition_is_one(fields: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(("offset_from", "offset_to", "inside"), [(0, 0, True), (1, 1, False), (-1, -1, False)])
-def test_dates_are_inclusive_and_compare_with_the_time_that_is_meant(
-    offset_from: int, offset_to: int, inside: bool
-) -> None:
-    def around(time_ms: int) -> Filter:
-        return Filter(from_ms=time_ms + offset_from, to_ms=time_ms + offset_to)
-
-    assert around(1000).matches(STORED) == inside
-    assert around(5000).matches_entry(ENTRY) == inside
-    assert around(7000).matches_dead_letter(LETTER) == inside
-
-
-def test_events_of_the_log() -> None:
-    assert Filter(events=frozenset({LogEvent.ERROR})).matches_entry(ENTRY)
-    assert not Filter(events=frozenset({LogEvent.RETRY})).matches_entry(ENTRY)
+def test_dates_are_inclusive_and_compare_with_the_creation(offset_from: int, offset_to: int, inside: bool) -> None:
+    assert Filter(from_ms=1000 + offset_from, to_ms=1000 + offset_to).matches(STORED) == inside
 
 
 @pytest.mark.parametrize(("status", "selected"), [(404, True), (0, False), (999, False)])
 def test_statuses_of_dead_letters(status: int, selected: bool) -> None:
-    assert Filter(response_statuses=frozenset({status, 1})).matches_dead_letter(LETTER) == selected
+    assert Filter(response_statuses=frozenset({status, 1})).matches(FAILED) == selected
 
 
 def test_status_of_what_had_no_attempt() -> None:
-    assert Filter(response_statuses=frozenset({0})).matches_dead_letter(DeadLetter(dlq_id="1-0", stored=STORED))
+    assert Filter(response_statuses=frozenset({0})).matches(STORED)
 
 
 @pytest.mark.parametrize(

@@ -187,12 +187,14 @@ def test_a_schedule(place: str) -> None:
         ("Upstash-Cron", " */5 * * * * "),
         ("Upstash-Schedule-Id", "nightly"),
         ("Upstash-Queue-Name", "jobs"),
+        ("Upstash-Schedule-Paused", "True"),
     ]
     options = parse(*lines) if place == "header" else parse(query=lines)
     assert options.cron == parse_cron("", "*/5 * * * *")
-    assert (options.schedule_id, options.queue) == ("nightly", "jobs")
+    assert (options.schedule_id, options.queue, options.is_paused) == ("nightly", "jobs", True)
     options = parse(lines[0])
-    assert (options.schedule_id, options.queue) == (None, None)
+    assert (options.schedule_id, options.queue, options.is_paused) == (None, None, False)
+    assert parse(lines[3]) == parse(), "a message is not a schedule"
 
 
 @pytest.mark.parametrize(
@@ -201,6 +203,7 @@ def test_a_schedule(place: str) -> None:
         ("Upstash-Cron", 'invalid cron expression "a/b"'),
         ("Upstash-Schedule-Id", 'invalid name "a/b"'),
         ("Upstash-Queue-Name", 'invalid name "a/b"'),
+        ("Upstash-Schedule-Paused", 'invalid boolean "a/b"'),
     ],
 )
 def test_a_malformed_schedule_is_refused(header: str, error: str) -> None:

@@ -1,4 +1,5 @@
 import re
+import time
 
 import pytest
 from hypothesis import given
@@ -73,3 +74,19 @@ def test_generated_ids_keep_to_their_buckets(first: int, data: st.DataObject) ->
 def test_generated_ids_reach_every_bucket_of_a_small_range() -> None:
     generator = MessageIdGenerator()
     assert {bucket_of(generator.next_id(4090, 6)) for _ in range(400)} == set(range(4090, 4096))
+
+
+@pytest.mark.parametrize("bucket", [0, 77, BUCKETS - 1])
+def test_ordered_ids_sort_as_they_were_made(bucket: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also within a microsecond, and when the clock of the machine is set back."""
+    times_ns = iter([5_000_000, 5_000_000, 5_000_400, 9_000_000, 1_000_000, 2_000_000])
+    monkeypatch.setattr(time, "time_ns", lambda: next(times_ns))
+    generator = MessageIdGenerator()
+    drawn = [generator.next_ordered_id(bucket) for _ in range(6)]
+    assert drawn == sorted(set(drawn))
+    assert {bucket_of(message_id) for message_id in drawn} == {bucket}
+
+
+def test_ordered_ids_of_several_processes_differ_at_one_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time_ns", lambda: 5_000_000)
+    assert len({MessageIdGenerator().next_ordered_id(0) for _ in range(50)}) == 50

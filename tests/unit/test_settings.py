@@ -9,17 +9,16 @@ from hypothesis import strategies as st
 
 from qstash_clone.cli import settings_page
 from qstash_clone.errors import ConfigurationError
+from qstash_clone.setting_layers import Layer, resolve, settings_of
 from qstash_clone.settings import (
     DEVELOPMENT_CURRENT_SIGNING_KEY,
     DEVELOPMENT_NEXT_SIGNING_KEY,
     DEVELOPMENT_TOKEN,
     PARENT_FD_VARIABLE,
     RULES,
-    Layer,
     Settings,
     is_loopback,
     masked,
-    resolve,
     variable_of,
 )
 
@@ -32,7 +31,7 @@ PUBLIC = {
 
 
 def load(**environ: str) -> Settings:
-    return Settings.load({**CREDENTIALS, **environ})
+    return settings_of({**CREDENTIALS, **environ})
 
 
 def test_defaults_need_only_credentials() -> None:
@@ -251,10 +250,10 @@ def test_public_credentials_are_served_on_loopback_only(host: str, is_served: bo
     environ = {**PUBLIC, "QSTASH_CLONE_DEV": "1", "QSTASH_CLONE_HOST": host}
     assert is_loopback(host) is is_served
     if is_served:
-        assert Settings.load(environ).token == DEVELOPMENT_TOKEN
+        assert settings_of(environ).token == DEVELOPMENT_TOKEN
     else:
         with pytest.raises(ConfigurationError, match="QSTASH_CLONE_TOKEN is the public"):
-            Settings.load(environ)
+            settings_of(environ)
 
 
 def test_earlier_layer_wins_and_is_named() -> None:
@@ -317,12 +316,12 @@ def test_written_settings_are_read_back(
         region=region,
         allowed_destinations=allowed,
     )
-    assert Settings.load(settings.to_environ()) == settings
+    assert settings_of(settings.to_environ()) == settings
 
 
 def test_preset_survives_being_written() -> None:
     settings = load(QSTASH_CLONE_COMPAT="current")
-    assert Settings.load(settings.to_environ()) == settings
+    assert settings_of(settings.to_environ()) == settings
 
 
 def test_settings_are_frozen() -> None:

@@ -3,10 +3,13 @@
 import struct
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
+from io import BytesIO
 from itertools import pairwise
+from zoneinfo import ZoneInfo
 
 import pytest
 
+from qstash_clone.domain import time_zones
 from qstash_clone.domain.time_zones import LAST_MS, Stretch, local_text, stretches_back_from, stretches_from, zone_names
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -145,6 +148,17 @@ def test_the_ends_of_time(zone: str) -> None:
     assert first.start_ms == 0
     assert list(stretches_back_from(zone, 0)) == [first]
     assert local_text(zone, LAST_MS)[:2] in ("98", "99")
+
+
+def test_times_may_be_repeated_over_the_turn_of_the_year(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No zone does that so far: at half past midnight on 1 January, an hour after UTC, clocks go back to UTC."""
+    block = struct.pack(">4sc15x6l", b"TZif", b"2", 0, 0, 0, 0, 1, 4) + struct.pack(">lbb", 3600, 0, 0) + b"AAA\0"
+    info = ZoneInfo.from_file(BytesIO(block + block + b"\nAAA-1BBB0,J1/0:30,J100/0\n"))
+    monkeypatch.setattr(time_zones, "_zone_info", lambda zone: info)  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
+    year_ms = 1_767_225_600_000  # 2026-01-01T00:00Z
+    stretch = next(stretches_from("Test/Turn_of_the_year", year_ms))
+    assert (stretch.start_ms, stretch.offset_ms) == (year_ms, 0)
+    assert stretch.shown_ms == year_ms + HOUR_MS // 2
 
 
 def test_a_moment_between_two_stretches_belongs_to_the_later_one() -> None:

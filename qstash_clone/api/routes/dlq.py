@@ -87,7 +87,7 @@ class DeadLetterRoutes:
         return _retried_response(results, None)
 
     async def _page(self, wanted: ParsedFilter) -> DeadLetterPage:
-        return await self._stores.admin.list_matching_dead_letters(
+        return await self._stores.admin.list_dead_letters(
             wanted.selection, cursor=wanted.cursor, count=wanted.count or MAX_PAGE, newest_first=wanted.newest_first
         )
 

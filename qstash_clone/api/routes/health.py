@@ -95,6 +95,7 @@ def gauges_of(stats: Stats | None) -> dict[str, tuple[str, float]]:
             "ready": ("Messages waiting for a worker.", stats.ready),
             "in_flight": ("Messages being delivered.", stats.in_flight),
             "lanes_waiting": ("Lanes that have messages waiting.", stats.lanes_waiting),
+            "lanes_blocked": ("Those of them held up by a pause or their own limits.", stats.lanes_blocked),
             "dead_letters": ("Dead letters.", stats.dead_letters),
             "workers": ("Live workers.", stats.workers),
             "worker_capacity": ("Deliveries at once of all live workers.", stats.capacity),

@@ -37,6 +37,9 @@ if refusal then
   return refusal
 end
 redis.call('EXISTS', partition.timers, partition.ready, KEYS[2])
+-- Redis lets a script go on writing at its memory limit if its first write is one that frees. This one changes nothing,
+-- and comes before the turns, which may be all that a call does.
+redis.call('ZREM', partition.timers, '')
 local cancelled, in_flight, faults = 0, 0, {}
 
 local function cancel(id)
@@ -56,8 +59,6 @@ local function cancel(id)
     return
   end
   look_at_place(partition, route, id)
-  -- A write that Redis allows when it is full; after it the others are allowed too.
-  redis.call('PERSIST', key)
   log_event(partition, log, 'Q', id)
   if head.state == QUEUED then
     note_cancelled_in_line(partition, route, id)

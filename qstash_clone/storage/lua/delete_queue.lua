@@ -44,8 +44,8 @@ if fields[3] == '1' then
 end
 
 redis.call('ZREM', partition.queues, name)
--- Later than every member, also where several queues of this name had to share a millisecond, or the clock was set back.
-deleted_ms = math.max(partition.now_ms, (deleted_ms or -1) + 1, tonumber(fields[5]) or 0)
+-- Not before any member, also where several queues of this name had to share a millisecond, or the clock was set back.
+deleted_ms = math.max(partition.now_ms, deleted_ms or 0, tonumber(fields[5]) or 0)
 if members <= 0 then
   redis.call('DEL', key)
 else

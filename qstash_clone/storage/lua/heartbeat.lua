@@ -82,6 +82,6 @@ if free_places(partition) > 0 then
   for _, lane in ipairs(redis.call('SRANDMEMBER', partition.blocked, 8)) do
     unblock(partition, lane)
   end
-  admit(partition, limit)
+  admit_on(partition, limit)
 end
 return {'ok', redis.call('ZCARD', workers), total}

@@ -1,5 +1,5 @@
 --[[
-promote.lua: move due messages from the timers to their lanes, and give lanes turns whose rate window is over.
+promote.lua: move due messages from the timers to their lanes, reopen those whose rate window is over, and give turns.
 
 One that cannot be moved is looked at again a second later: it holds up neither the others nor the caller.
 
@@ -15,6 +15,7 @@ ARGV
 DERIVES  record and lanes of each message
 RETURNS
   {"ok", now ms, promoted, next due ms or -1, is stopped 0|1, real ms, fault, ...}
+     next due: now, if there are places for more turns than were given
      is stopped: the clock of messages stands still, nothing becomes due by waiting
   {"no_store"} | {"version", stored version}
 COST  O(limit log timers)
@@ -32,7 +33,9 @@ if refusal then
   return refusal
 end
 
-redis.call('EXISTS', ready, ring, windows)
+redis.call('EXISTS', ready, windows)
+local has_turns = redis.call('LLEN', ring) > 0
+partition.looked_at[ring] = true
 -- Redis lets a script go on writing at its memory limit if its first write is one that frees. This one changes nothing.
 redis.call('ZREM', timers, '')
 
@@ -73,9 +76,10 @@ if next_window_ms <= partition.now_ms then
     reopen_lane(partition, lane)
     redis.call('ZREM', windows, lane)
   end
-  admit(partition, limit)
+  has_turns = true
   next_window_ms = earliest(windows)
 end
-local next_ms = math.min(earliest(timers), next_window_ms)
+local has_more = has_turns and admit(partition, limit)
+local next_ms = has_more and partition.now_ms or math.min(earliest(timers), next_window_ms)
 return {'ok', partition.now_ms, promoted, next_ms < math.huge and next_ms or -1, partition.is_frozen and 1 or 0,
   partition.real_ms, unpack(faults)}

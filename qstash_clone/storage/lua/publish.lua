@@ -16,10 +16,10 @@ ARGV
                 key (12 bytes or "", see members.lua), repeats ("" or 16 bytes of digest, 6 bytes of window in ms, and
                 what a repeat is told besides the first id); and behind them four per message: id, lane, offset of the
                 lane's host in the encoded message or 0, encoded message
-DERIVES  record, lanes and deduplication record of each message, timers, work stream
+DERIVES  record, lanes, deduplication record and reservation of each message, timers, work stream
 RETURNS
-  {"ok", word, ...}   one word per unit: "stored", "duplicate <id of the first message><what its repeats are told>" or
-                      "error <text>"
+  {"ok", word, ...}   one word per unit: "stored", "duplicate <id of the first message><what its repeats are told>",
+                      "reserved" (the digest is, for a message on another partition: nothing is decided) or "error <text>"
   {"no_store"} | {"version", stored version}
 COST  O(number of messages)
 ]]
@@ -75,6 +75,10 @@ local function publish(at, behind)
       return 'duplicate ' .. first_id .. told
     end
     redis.call('XLEN', dedup)
+    if not first_id and redis.call('EXISTS', reservation_key(partition.prefix, digest)) == 1
+      and redis.call('STRLEN', message_key(partition.prefix, id)) == 0 then
+      return 'reserved'
+    end
     digest = not first_id and digest
   end
   for _, message in ipairs(unit) do

@@ -314,22 +314,34 @@ end
 
 local TURNS = {h = take_turn_of_host, f = take_turn_of_flow, q = take_turn_of_queue}
 
--- Gives turns round-robin, at most `limit` of them.
+-- Gives turns round-robin, at most `limit` of them. Whether there were places for more: one who is not called again
+-- soon has to see to it that somebody is.
 local function admit(partition, limit)
   partition.has_reopened = false
   partition.free = free_places(partition)
   look_at(partition, 'SCARD', partition.parked)
-  while limit > 0 and partition.free > 0 do
-    limit = limit - 1
+  while partition.free > 0 do
     local lane = redis.call('LINDEX', partition.ring, 0)
     if not lane then
-      return
+      return false
     end
+    if limit <= 0 then
+      return true
+    end
+    limit = limit - 1
     if not pcall(TURNS[string.sub(lane, 1, 1)], partition, lane) then
       -- The other lanes go on without it; the next heartbeat gives it another turn.
       redis.call('SADD', partition.parked, lane)
       redis.call('LPOP', partition.ring)
     end
+  end
+  return false
+end
+
+-- Gives turns, and what is left of them to whoever hears the doorbell: `promote` goes on until there are none.
+local function admit_on(partition, limit)
+  if admit(partition, limit) then
+    ring_doorbell(partition)
   end
 end
 
@@ -337,6 +349,6 @@ end
 local TURNS_AFTER_CHANGE = 32
 local function admit_reopened(partition)
   if partition.has_reopened then
-    admit(partition, TURNS_AFTER_CHANGE)
+    admit_on(partition, TURNS_AFTER_CHANGE)
   end
 end

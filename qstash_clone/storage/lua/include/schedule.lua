@@ -22,8 +22,8 @@ local function next_revision(meta)
   return redis.call('HINCRBY', meta, 'sr', 1)
 end
 
-local function new_schedule_head(revision, next_ms, created_ms, definition_bytes, body_bytes)
-  return struct.pack(SCHEDULE_HEAD, SCHEDULE_FORMAT, 0, revision, next_ms, 0, 0, 0, created_ms, definition_bytes,
+local function new_schedule_head(flags, revision, next_ms, created_ms, definition_bytes, body_bytes)
+  return struct.pack(SCHEDULE_HEAD, SCHEDULE_FORMAT, flags, revision, next_ms, 0, 0, 0, created_ms, definition_bytes,
     body_bytes)
 end
 

@@ -1,0 +1,120 @@
+"""Holds answers of the api against its OpenAPI document: the status is described, and the body has that shape."""
+
+import json
+import re
+from collections.abc import Iterator
+from functools import cache, cached_property
+from typing import Any, cast
+from unittest.mock import Mock
+from urllib.parse import unquote
+
+from jsonschema import Draft202012Validator
+
+from qstash_clone.api.app import REFUSALS, route_table
+from qstash_clone.api.openapi.document import build_document
+from qstash_clone.settings import Settings
+
+Schema = dict[str, Any]
+
+_ERROR: Schema = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {"error": {"type": "string", "minLength": 1}},
+    "additionalProperties": False,
+}
+
+
+class Document:
+    """One document, asked for operations and answers."""
+
+    def __init__(self, document: Schema) -> None:
+        self.document = document
+
+    def operations(self) -> Iterator[tuple[str, str, Schema]]:
+        """Method, path and operation of all."""
+        for path, methods in self.document["paths"].items():
+            for method, operation in methods.items():
+                yield method.upper(), path, operation
+
+    def find(self, method: str, raw_path: str) -> tuple[str, Schema] | None:
+        """The path, as it is described, and the operation of a request; None if nothing describes it."""
+        wanted = "GET" if method == "HEAD" else method
+        for one_method, path, pattern, operation in self._patterns:
+            match = pattern.fullmatch(raw_path) if one_method == wanted else None
+            if match is not None and self._fits(match.groupdict(), operation):
+                return path, operation
+        return None
+
+    def parameters(self, operation: Schema) -> list[Schema]:
+        """Those of an operation, references followed."""
+        return [self._follow(parameter) for parameter in operation.get("parameters", [])]
+
+    def complaints(self, method: str, raw_path: str, status: int, content_type: str, body: bytes) -> list[str]:
+        """What is wrong with an answer; an undescribed request may only be refused."""
+        found = self.find(method, raw_path)
+        if found is None:
+            if status < 400:
+                return [f"answers {status}, and nothing describes this request"]
+            return self._mismatches(_ERROR, "application/json", content_type, body, method)
+        responses = found[1]["responses"]
+        if str(status) not in responses:
+            return [f"answers {status}, described are {', '.join(responses)}"]
+        ((media_type, content),) = self._follow(responses[str(status)])["content"].items()
+        return self._mismatches(content["schema"], media_type, content_type, body, method)
+
+    def _fits(self, values: dict[str, str], operation: Schema) -> bool:
+        """Whether the parts of a path have the form that tells them from another operation's."""
+        patterns = {one["name"]: one["schema"].get("pattern", "") for one in self.parameters(operation)}
+        return all(re.search(patterns[name], unquote(value)) for name, value in values.items())
+
+    def _mismatches(self, schema: Schema, media_type: str, content_type: str, body: bytes, method: str) -> list[str]:
+        if content_type != media_type:
+            return [f"has the content type {content_type}, described is {media_type}"]
+        if media_type != "application/json" or (method == "HEAD" and not body):
+            return []
+        errors = self._validator(json.dumps(schema)).iter_errors(json.loads(body))  # pyright: ignore[reportUnknownMemberType]
+        return [f"{error.json_path}: {error.message[:300]}" for error in errors]
+
+    def _follow(self, given: Schema) -> Schema:
+        if "$ref" not in given:
+            return given
+        _, _, kind, name = given["$ref"].split("/")
+        return self.document["components"][kind][name]
+
+    @cached_property
+    def _patterns(self) -> list[tuple[str, str, re.Pattern[str], Schema]]:
+        """Those that span segments last, and those with the fewest parameters first: what fits narrowly counts."""
+        found: list[tuple[str, str, re.Pattern[str], Schema]] = []
+        for method, path, operation in self.operations():
+            spanning = {one["name"] for one in self.parameters(operation) if one.get("x-spans-segments")}
+            parts = re.split(r"\{(\w+)\}", path)
+            pattern = "".join(
+                re.escape(part) if not index % 2 else f"(?P<{part}>{'.*' if part in spanning else '[^/]*'})"
+                for index, part in enumerate(parts)
+            )
+            found.append((method, path, re.compile(f"/?{pattern}", re.IGNORECASE | re.DOTALL), operation))
+        return sorted(found, key=lambda one: (".*" in one[2].pattern, one[1].count("{")))
+
+    @cache  # noqa: B019  (there is one document for all tests of a process)
+    def _validator(self, schema: str) -> Draft202012Validator:
+        return Draft202012Validator({**json.loads(schema), "components": {"schemas": self._closed}})
+
+    @cached_property
+    def _closed(self) -> Schema:
+        """Generated clients shall bear fields that are new to them; tests shall find those that nobody described."""
+        return _closed(self.document["components"]["schemas"])
+
+
+def _closed(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [_closed(one) for one in cast("list[Any]", schema)]
+    if not isinstance(schema, dict):
+        return schema
+    fields = {name: _closed(value) for name, value in cast("Schema", schema).items()}
+    is_object = fields.get("type") == "object" and isinstance(fields.get("properties"), dict)
+    return {"additionalProperties": False, **fields} if is_object else fields
+
+
+def build(settings: Settings) -> Document:
+    """The document of an api with these settings."""
+    return Document(build_document(route_table(settings, Mock(), Mock(), Mock()), REFUSALS))
