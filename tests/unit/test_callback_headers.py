@@ -114,7 +114,6 @@ def test_other_suffixes_are_ignored(kind: str, suffix: str) -> None:
 @pytest.mark.parametrize(
     ("url", "problem"),
     [
-        ("", "endpoint has invalid scheme, add http:// or https://"),
         ("cb.example", "endpoint has invalid scheme, add http:// or https://"),
         ("my-group", "endpoint has invalid scheme, add http:// or https://"),
         ("ftp://cb.example", "endpoint has invalid scheme, add http:// or https://"),
