@@ -213,3 +213,25 @@ async def test_what_was_held_up_until_its_reservation_was_taken_over_is_not_stor
     assert results[0] == Published(id=plain.id)
     assert isinstance(results[1], StorageUnavailable)
     assert sorted(stored_ids(look)) == sorted([plain.id, second.id])
+
+
+async def test_what_is_stored_is_confirmed_though_redis_is_full_by_then(
+    store: Store, look: Look, redis_client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It will be delivered, so its repeats have to be recognised, also when it has ended and is forgotten."""
+    runner: Any = store.publishing._runner  # pyright: ignore[reportPrivateUsage]
+    run = runner.run
+
+    async def fill_first(name: str, *call: Any) -> Any:
+        if name == "confirm_deduplication":
+            await redis_client.config_set("maxmemory", "1")
+        return await run(name, *call)
+
+    monkeypatch.setattr(runner, "run", fill_first)
+    first = member(store)
+    try:
+        assert await store.publishing.publish(first) == Published(id=first.id)
+        assert await store.publishing.publish(member(store)) == Published(id=first.id, is_duplicate=True)
+    finally:
+        await redis_client.config_set("maxmemory", "0")
+    assert stored_ids(look) == [first.id]
