@@ -12,7 +12,7 @@ from qstash_clone.cli.copies import CannotRebuild, Definition, Kind, Queues, Sch
 from qstash_clone.cli.import_arguments import SOURCE_TOKEN, TARGET_TOKEN, TARGET_URL
 from qstash_clone.cli.remote import Fields, RemoteService, RequestRefused
 from qstash_clone.errors import ConfigurationError, QstashCloneError, ServiceFailed
-from qstash_clone.settings import Layer
+from qstash_clone.setting_layers import Layer
 
 _KINDS: Final[dict[str, Kind]] = {"url-groups": UrlGroups(), "queues": Queues(), "schedules": Schedules()}
 _ROLES: Final = {SOURCE_TOKEN: "copy from", TARGET_TOKEN: "copy into"}
