@@ -44,8 +44,8 @@ DEDUPLICATION = (
     _script(
         "publish",
         "what is stored is called a repeat",
-        " and redis.call('STRLEN', message_key(partition.prefix, id)) == 0",
-        "",
+        "if first_id and redis.call('STRLEN', message_key(partition.prefix, id)) == 0 then",
+        "if first_id then",
         "deduplication",
     ),
     _script(
