@@ -37,7 +37,7 @@ _OF_MESSAGES: Final[dict[str, tuple[Schema, str]]] = _OF_CALLBACKS | {
     "Queue-Name": (NAME, "The queue of the schedule's messages."),
 }
 _NOT_OF_RETRIES: Final = {
-    "Delay", "Not-Before", "Cron", "Schedule-Id", "Queue-Name",
+    "Cron", "Schedule-Id", "Queue-Name",
     "Deduplication-Id", "Content-Based-Deduplication", "Deduplication-Window",
 }  # fmt: skip
 
