@@ -1,6 +1,8 @@
 """Publishing: concurrent publishes joined into one script call per partition."""
 
-from collections.abc import Awaitable, Callable, Sequence
+import math
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Final
 
 from qstash_clone import observability
@@ -25,10 +27,10 @@ from qstash_clone.storage.interface import Published
 from qstash_clone.storage.keys import PartitionKeys
 from qstash_clone.storage.partitions import buckets_of, lane_bucket, lane_partition, partition_of
 from qstash_clone.storage.reservations import Reservations
-from qstash_clone.storage.scripts import ScriptRunner
+from qstash_clone.storage.scripts import REPLAY_WINDOW_MS, ScriptRunner
 
-_Encoded = tuple[MessageId, tuple[Argument, ...], int]
-"""First id, arguments of publish.lua for one unit, and what storing it weighs in bytes."""
+_Encoded = tuple[MessageId, tuple[Argument, ...], int, float]
+"""First id, arguments of publish.lua for one unit, what storing it weighs in bytes, until when the call may begin."""
 _DUPLICATE = b"duplicate "
 ID_BYTES: Final = 12
 _LEAST_BYTES_OF_SEVERAL: Final = MAX_BYTES // MAX_ITEMS
@@ -76,6 +78,8 @@ class RedisPublishStore:
         self._is_logged = is_logged
         self._buckets = [buckets_of(partition, len(keys)) for partition in range(len(keys))]
         self._filling = 0
+        self._begin_within_s = REPLAY_WINDOW_MS / 1000
+        """After which what was reserved is not stored any more: somebody else might take the reservation over first."""
         self._groupers = [
             Grouper[_Encoded, Published](self._caller(partition), _weigh, observability.PUBLISH_GROUP_SIZE.observe)
             for partition in range(len(keys))
@@ -150,14 +154,20 @@ class RedisPublishStore:
         self, deduplication: Deduplication, messages: Sequence[NewMessage], told: bytes
     ) -> Awaitable[Published]:
         return self.reservations.publish(
-            deduplication, messages[0].id, told, lambda: self._submit(messages, b""), self._is_stored
+            deduplication,
+            messages[0].id,
+            told,
+            lambda: self._submit(messages, b"", time.monotonic() + self._begin_within_s),
+            self._is_stored,
         )
 
     async def _is_stored(self, message_id: MessageId) -> bool:
         keys = self._keys[partition_of(message_id, len(self._keys))]
         return await self._commands.ask("EXISTS", keys.message(message_id)) == 1
 
-    def _submit(self, messages: Sequence[NewMessage], repeats: bytes) -> Awaitable[Published]:
+    def _submit(
+        self, messages: Sequence[NewMessage], repeats: bytes, until_s: float = math.inf
+    ) -> Awaitable[Published]:
         first = messages[0]
         partition = partition_of(first.id, len(self._keys))
         arguments: list[Argument] = [
@@ -176,7 +186,7 @@ class RedisPublishStore:
             weight += len(encoded) + len(first.body)
         if len(messages) > 1:
             weight = max(weight, len(messages) * _LEAST_BYTES_OF_SEVERAL)
-        return self._groupers[partition].submit((first.id, tuple(arguments), weight))
+        return self._groupers[partition].submit((first.id, tuple(arguments), weight, until_s))
 
     def _caller(self, partition: int) -> Callable[[Sequence[_Encoded]], Awaitable[Sequence[Published | Exception]]]:
         keys = self._keys[partition]
@@ -186,13 +196,22 @@ class RedisPublishStore:
         async def call(group: Sequence[_Encoded]) -> list[Published | Exception]:
             # What arrives during this call gathers for the next partition.
             self._filling = (partition + 1) % len(self._keys)
-            args: list[Argument] = [*fixed]
-            for _, arguments, _ in group:
-                args.extend(arguments)
-            reply, _ = await self._runner.run("publish", key_list, args)
-            return [_result(first_id, word) for (first_id, _, _), word in zip(group, reply[1:], strict=True)]
+            now_s = time.monotonic()
+            timely = [unit for unit in group if now_s <= unit[3]]
+            words: Iterator[bytes] = iter(())
+            if timely:
+                args: list[Argument] = [*fixed]
+                for _, arguments, _, _ in timely:
+                    args.extend(arguments)
+                reply, _ = await self._runner.run("publish", key_list, args)
+                words = iter(reply[1:])
+            return [_result(unit[0], next(words)) if now_s <= unit[3] else _too_late() for unit in group]
 
         return call
+
+
+def _too_late() -> Exception:
+    return StorageUnavailable("Redis was too slow to store this publish while it was known to be no repeat.")
 
 
 def _result(message_id: MessageId, word: bytes) -> Published | Exception:

@@ -25,7 +25,8 @@ from qstash_clone.storage.partitions import partition_of
 from qstash_clone.storage.scripts import REPLAY_WINDOW_MS, ScriptRunner
 
 GIVEN_UP_MS: Final = 3 * REPLAY_WINDOW_MS
-"""A reservation older than this belongs to nobody: its publisher has given up or done its two calls by then."""
+"""A reservation older than this belongs to nobody: its publisher has given up or done its two calls by then. Both begin
+within `REPLAY_WINDOW_MS`, or not at all."""
 KEPT_MS: Final = 24 * 3_600_000
 PATIENCE_S: Final = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
 """Pauses while another publisher is at it."""

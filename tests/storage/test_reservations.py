@@ -4,7 +4,9 @@ import asyncio
 import struct
 from collections import Counter
 from itertools import count
+from typing import Any
 
+import msgspec
 import pytest
 
 from qstash_clone.domain.lanes import queue_lane
@@ -19,6 +21,7 @@ from qstash_clone.storage.partitions import lane_partition, partition_of
 from qstash_clone.storage.scripts import Script
 from qstash_clone.storage.store import Store
 from tests.storage.conftest import Look, Opened
+from tests.support.eventually import eventually
 from tests.support.lossy_proxy import LossyProxy
 from tests.support.messages import new_message
 
@@ -181,3 +184,54 @@ async def test_clearing_forgets_a_reservation(store: Store, lossy_store: Store, 
     await store.admin.clear_deduplication(DIGEST)
     second = member(store)
     assert await store.publishing.publish(second) == Published(id=second.id)
+
+
+async def test_what_was_held_up_until_its_reservation_was_taken_over_is_not_stored(
+    store: Store, opened: Opened, settings: Settings, look: Look, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Calls wait in line for one another, each for as long as Redis does not answer."""
+    slow = await opened(settings)
+    runner: Any = slow.publishing._runner  # pyright: ignore[reportPrivateUsage]
+    run, gate = runner.run, asyncio.Event()
+
+    async def run_later(name: str, *call: Any) -> Any:
+        if name == "publish":
+            await gate.wait()
+        return await run(name, *call)
+
+    monkeypatch.setattr(runner, "run", run_later)
+    monkeypatch.setattr(slow.publishing, "_begin_within_s", 0.0)
+    queue = queue_elsewhere()
+    before, first, second = member(slow, queue, digest=DIGEST[:-1] + b"1"), member(slow, queue), member(store, queue)
+    plain = msgspec.structs.replace(before, deduplication=None)
+    publishes = [asyncio.ensure_future(slow.publishing.publish(message)) for message in (plain, first)]
+    await eventually(lambda: store.commands.ask("EXISTS", keys_of(settings).reservation(DIGEST)))
+    await age_reservation(store, settings)
+    assert await store.publishing.publish(second) == Published(id=second.id)
+    gate.set()
+    results = await asyncio.gather(*publishes, return_exceptions=True)
+    assert results[0] == Published(id=plain.id)
+    assert isinstance(results[1], StorageUnavailable)
+    assert sorted(stored_ids(look)) == sorted([plain.id, second.id])
+
+
+async def test_what_is_stored_is_confirmed_though_redis_is_full_by_then(
+    store: Store, look: Look, redis_client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It will be delivered, so its repeats have to be recognised, also when it has ended and is forgotten."""
+    runner: Any = store.publishing._runner  # pyright: ignore[reportPrivateUsage]
+    run = runner.run
+
+    async def fill_first(name: str, *call: Any) -> Any:
+        if name == "confirm_deduplication":
+            await redis_client.config_set("maxmemory", "1")
+        return await run(name, *call)
+
+    monkeypatch.setattr(runner, "run", fill_first)
+    first = member(store)
+    try:
+        assert await store.publishing.publish(first) == Published(id=first.id)
+        assert await store.publishing.publish(member(store)) == Published(id=first.id, is_duplicate=True)
+    finally:
+        await redis_client.config_set("maxmemory", "0")
+    assert stored_ids(look) == [first.id]

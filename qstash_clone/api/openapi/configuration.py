@@ -35,9 +35,10 @@ _OF_MESSAGES: Final[dict[str, tuple[Schema, str]]] = _OF_CALLBACKS | {
     "Cron": (_TEXT, "Create a schedule that publishes at these times."),
     "Schedule-Id": (NAME, "Of the schedule; made up without."),
     "Queue-Name": (NAME, "The queue of the schedule's messages."),
+    "Schedule-Paused": (_BOOLEAN, "Create the schedule paused; an extension of this service."),
 }
 _NOT_OF_RETRIES: Final = {
-    "Cron", "Schedule-Id", "Queue-Name",
+    "Cron", "Schedule-Id", "Queue-Name", "Schedule-Paused",
     "Deduplication-Id", "Content-Based-Deduplication", "Deduplication-Window",
 }  # fmt: skip
 

