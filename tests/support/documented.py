@@ -39,6 +39,9 @@ class Document:
     def find(self, method: str, raw_path: str) -> tuple[str, Schema] | None:
         """The path, as it is described, and the operation of a request; None if nothing describes it."""
         wanted = "GET" if method == "HEAD" else method
+        if wanted == "GET" and not raw_path.endswith("//"):
+            # As the routes do, see docs/protocol/transport.md.
+            raw_path = raw_path.removesuffix("/")
         for one_method, path, pattern, operation in self._patterns:
             match = pattern.fullmatch(raw_path) if one_method == wanted else None
             if match is not None and self._fits(match.groupdict(), operation):

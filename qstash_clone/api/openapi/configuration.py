@@ -38,7 +38,7 @@ _OF_MESSAGES: Final[dict[str, tuple[Schema, str]]] = _OF_CALLBACKS | {
     "Schedule-Paused": (_BOOLEAN, "Create the schedule paused; an extension of this service."),
 }
 _NOT_OF_RETRIES: Final = {
-    "Delay", "Not-Before", "Cron", "Schedule-Id", "Queue-Name", "Schedule-Paused",
+    "Cron", "Schedule-Id", "Queue-Name", "Schedule-Paused",
     "Deduplication-Id", "Content-Based-Deduplication", "Deduplication-Window",
 }  # fmt: skip
 
