@@ -44,9 +44,27 @@ DEDUPLICATION = (
     _script(
         "publish",
         "what is stored is called a repeat",
-        " and redis.call('STRLEN', message_key(partition.prefix, id)) == 0",
-        "",
+        "if first_id and redis.call('STRLEN', message_key(partition.prefix, id)) == 0",
+        "if first_id",
         "deduplication",
+    ),
+    _script(
+        "publish",
+        "reservations are overlooked",
+        "redis.call('EXISTS', reservation_key(partition.prefix, digest)) == 1",
+        "false",
+        "reservations",
+    ),
+    _script(
+        "confirm_deduplication",
+        "not confirmed while Redis is full",
+        "  redis.call('XDEL', dedup, '0-0')\n",
+        "",
+        "reservations",
+    ),
+    _script("expire", "not while Redis is full", "redis.call('ZREM', flows, '')\n", "", "full_redis"),
+    _script(
+        "cancel_members", "not while Redis is full", "redis.call('ZREM', partition.timers, '')\n", "", "full_redis"
     ),
     _script(
         "publish",
