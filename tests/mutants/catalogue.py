@@ -50,6 +50,24 @@ DEDUPLICATION = (
     ),
     _script(
         "publish",
+        "reservations are overlooked",
+        "redis.call('EXISTS', reservation_key(partition.prefix, digest)) == 1",
+        "false",
+        "reservations",
+    ),
+    _script(
+        "confirm_deduplication",
+        "not confirmed while Redis is full",
+        "  redis.call('XDEL', dedup, '0-0')\n",
+        "",
+        "reservations",
+    ),
+    _script("expire", "not while Redis is full", "redis.call('ZREM', flows, '')\n", "", "full_redis"),
+    _script(
+        "cancel_members", "not while Redis is full", "redis.call('ZREM', partition.timers, '')\n", "", "full_redis"
+    ),
+    _script(
+        "publish",
         "on record before it is stored",
         "  store_message(partition,",
         "  if digest then\n    write_deduplication(partition, dedup, digest, 60000, id)\n  end\n"
