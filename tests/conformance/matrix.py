@@ -232,9 +232,8 @@ def _body_rows(name: str, exchange: Exchange, operation: Schema) -> Iterator[str
         for item in (cast("dict[str, Any]", one) for one in cast("list[object]", body) if isinstance(one, dict)):
             yield from (f"{name} [].{field}" for field in item)
             given: object = item.get("headers")
-            headers = (
-                {_header_row(header) for header in cast("dict[str, Any]", given)} if isinstance(given, dict) else set()
-            )
+            names = list(cast("dict[str, object]", given)) if isinstance(given, dict) else []
+            headers = {_header_row(header) for header in names}
             yield from (f"{name} [].headers {header}" for header in headers & set(_headers_of_a_publish()))
 
 

@@ -101,14 +101,15 @@ async def test_dead_letters(client: Client, receiver: Receiver, traits: dict[str
         await eventually(lambda: client.dead_letter_of(message_id))
         return message_id
 
+    nobody: list[tuple[str, str, dict[str, Any]]] = [
+        ("DELETE", "/v2/dlq", {"deleted": 0}),
+        ("POST", "/v2/dlq/retry", {"responses": []}),
+    ]
     message_id = await failed()
     for filter_, value in (traits | {"responseStatus": 404, "messageId": message_id}).items():
         page = await ask(client, "GET", "/v2/dlq", {"label": name, filter_: value, "api": "x"}, in_body=False)
         assert [letter["messageId"] for letter in page["messages"]] == [message_id], filter_
-        for method, path, none in (
-            ("DELETE", "/v2/dlq", {"deleted": 0}),
-            ("POST", "/v2/dlq/retry", {"responses": []}),
-        ):
+        for method, path, none in nobody:
             if filter_ != "label":
                 filters = {"label": name, filter_: missing(filter_), "count": 5, "api": "x"}
                 assert await ask(client, method, path, filters, in_body=in_body) == none, filter_
