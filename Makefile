@@ -1,5 +1,5 @@
 # Everything a person does here is one of these words; ARGS="..." is handed on.
-.PHONY: help run test check fix faults bench mutants conformance lock docs venv
+.PHONY: help run test check fix faults bench mutants conformance matrix fuzz lock docs venv
 
 BIN := .venv/bin
 # Tests run side by side, one process for each processor.
@@ -14,6 +14,8 @@ help:
 	@echo "make mutants  break named places; each must make a test fail"
 	@echo "make bench    measure against references in the same run"
 	@echo "make conformance  run the official SDKs' own tests (PY=, JS=, GO=<checkout of qstash-py, -js, -go>)"
+	@echo "make fuzz     send requests that are made up from the OpenAPI document"
+	@echo "make matrix   record anew what the end-to-end tests see of the protocol"
 	@echo "make lock     compile requirements.lock from pyproject.toml"
 	@echo "make docs     write the generated reference pages"
 
@@ -21,7 +23,7 @@ run: venv
 	@exec $(BIN)/qstash-clone dev $(ARGS)
 
 test: venv
-	$(PYTEST) -m "not faults" $(ARGS)
+	$(PYTEST) -m "not faults and not fuzz" $(ARGS)
 
 check: venv
 	$(BIN)/ruff format --check .
@@ -46,8 +48,18 @@ conformance: venv
 	@$(BIN)/python -m tests.conformance $(if $(PY),--python "$(PY)") $(if $(JS),--typescript "$(JS)") \
 	    $(if $(GO),--go "$(GO)") $(ARGS)
 
+fuzz: venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --no-deps --require-hashes \
+	    -r tests/fuzz/requirements.txt
+	$(BIN)/python -m pytest -m fuzz $(ARGS) tests/fuzz
+
+matrix: venv
+	$(BIN)/python -m tests.conformance.record $(ARGS)
+	@$(MAKE) --no-print-directory docs
+
 docs: venv
 	$(BIN)/python -m qstash_clone.cli.settings_page > docs/reference/settings.md
+	$(BIN)/python -m tests.conformance.matrix > docs/reference/conformance.md
 
 lock:
 	@command -v uv > /dev/null || { echo "make lock needs uv: pip install uv" >&2; exit 2; }

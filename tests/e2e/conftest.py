@@ -1,22 +1,32 @@
-"""One running system for most scenarios: Redis, an api and two workers as real processes."""
+"""One running system for most scenarios: Redis, an api and two workers as real processes.
 
+What they see of the protocol is noted on its way to the api, and held against docs/reference/conformance.md.
+"""
+
+import json
 import os
 import shutil
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 from qstash import AsyncQStash
 
 from qstash_clone.settings import Settings
+from tests.conformance import matrix
+from tests.conformance.record import VARIABLE
 from tests.conftest import CURRENT_KEY, NEXT_KEY, TOKEN
 from tests.e2e import typescript_sdk
 from tests.support.client import Client, check_signature
 from tests.support.dev_clock import DevClock
 from tests.support.gates import Gates
-from tests.support.processes import System
+from tests.support.processes import System, tapped
 from tests.support.receiver import ReceivedRequest, Receiver
 from tests.support.redis_server import RedisServer, find_engines
+from tests.support.tap import Tap
+
+TAP = pytest.StashKey[Tap]()
 
 collect_ignore = [
     name
@@ -28,6 +38,31 @@ collect_ignore = [
     )
     if not is_possible
 ]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def tap(pytestconfig: pytest.Config) -> Iterator[Tap]:
+    """Stands before every api of these tests."""
+    with tapped() as tap:
+        pytestconfig.stash[TAP] = tap
+        yield tap
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """A test that passes has seen what the page on conformance says it saw."""
+    tap = item.config.stash[TAP]
+    tap.exchanges.clear()
+    result = yield
+    seen = {row for exchange in tap.exchanges for row in matrix.rows_of(exchange)}
+    name = item.nodeid.removeprefix("tests/e2e/")
+    if folder := os.environ.get(VARIABLE):
+        with (Path(folder) / f"{os.getpid()}.jsonl").open("a") as recording:
+            recording.write(json.dumps({"test": name, "rows": sorted(seen)}) + "\n")
+    else:
+        missing = matrix.claims_of(name) - seen
+        assert not missing, f"recorded.json says it saw {sorted(missing)}; `make matrix` records anew"
+    return result
 
 
 def new_redis() -> RedisServer:

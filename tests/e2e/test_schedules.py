@@ -140,7 +140,7 @@ async def test_a_schedule_is_replaced_whole(schedules: Schedules, receiver: Rece
     assert request.body == b""
 
 
-@pytest.mark.parametrize("method", ["PATCH", "POST"])
+@pytest.mark.parametrize("method", ["PATCH", "POST", "PUT"])
 async def test_a_paused_schedule_lets_its_instants_pass(
     schedules: Schedules, receiver: Receiver, later: Client, clock: DevClock, method: str
 ) -> None:

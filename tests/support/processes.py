@@ -18,11 +18,25 @@ from types import TracebackType
 from typing import Any, Self
 
 from qstash_clone.settings import PARENT_FD_VARIABLE, Settings
+from tests.support.tap import Tap
 
 READY_WITHIN_S = 15.0
 STOPS_WITHIN_S = 10.0
 
 _lifeline: list[int] = []
+_taps: list[Tap] = []
+
+
+@contextlib.contextmanager
+def tapped() -> Generator[Tap]:
+    """Inside, the URL of every api is that of a tap before it; its probes are asked directly."""
+    tap = Tap()
+    _taps.append(tap)
+    try:
+        yield tap
+    finally:
+        _taps.remove(tap)
+        tap.close()
 
 
 def free_port() -> int:
@@ -194,7 +208,8 @@ class Api(Process):
 
     @property
     def url(self) -> str:
-        return f"http://{self.settings.host}:{self.settings.port}"
+        port = _taps[-1].before(self.settings.port) if _taps else self.settings.port
+        return f"http://{self.settings.host}:{port}"
 
 
 class Worker(Process):
