@@ -8,6 +8,7 @@ from qstash_clone.domain.lanes import Route, queue_lane
 from qstash_clone.domain.limited_lanes import Queue
 from qstash_clone.domain.message import Claim, State
 from qstash_clone.ids import MessageId
+from qstash_clone.storage.codec import STORAGE_VERSION
 from qstash_clone.storage.store import Store
 from tests.storage.conftest import Look, MoveClock
 from tests.support.messages import claim_all, claim_one, delivered, new_message, retry
@@ -248,7 +249,7 @@ async def test_a_deletion_that_broke_off_is_finished_by_the_next(store: Store, l
 async def begin_deletion(store: Store) -> None:
     """What a process does that ends before it has cancelled anything."""
     keys = store.admin._access.keys[0]  # pyright: ignore[reportPrivateUsage]
-    await store.admin._access.runner.run("delete_queue", [keys.meta], [1, NAME])  # pyright: ignore[reportPrivateUsage]
+    await store.admin._access.runner.run("delete_queue", [keys.meta], [STORAGE_VERSION, NAME])  # pyright: ignore[reportPrivateUsage]
 
 
 async def test_a_deletion_under_way_passes_over_members_that_join_meanwhile(store: Store, look: Look) -> None:
@@ -257,7 +258,7 @@ async def test_a_deletion_under_way_passes_over_members_that_join_meanwhile(stor
     deleted_ms = int(look().limits[LANE]["dt"])
     new = await enqueue(store)
     access = store.admin._access  # pyright: ignore[reportPrivateUsage]
-    arguments = [1, 1, 60_000, NAME, deleted_ms, 0, old, new]
+    arguments = [STORAGE_VERSION, 1, 60_000, NAME, deleted_ms, 0, old, new]
     reply, _ = await access.runner.run("cancel_members", [access.keys[0].meta, access.keys[0].log], arguments)
     assert reply == [b"ok", 1, 0, 1]
     assert look().records[new].stored.state is State.QUEUED

@@ -9,6 +9,7 @@ import pytest
 from qstash_clone.domain.message import SigningKeys
 from qstash_clone.errors import StorageUnavailable
 from qstash_clone.settings import Settings
+from qstash_clone.storage.codec import STORAGE_VERSION
 from qstash_clone.storage.keys import PartitionKeys
 from qstash_clone.storage.scripts import Script
 from qstash_clone.storage.store import Store
@@ -87,7 +88,7 @@ async def test_a_rotation_that_ended_half_way_is_completed_at_the_next_start(
 ) -> None:
     for _ in range(3):
         await store.admin.rotate_signing_keys()
-    proxy.lose_request(PartitionKeys(settings.key_namespace, 1, 3).meta + b"\r\n$1\r\n1", times=3)
+    proxy.lose_request(PartitionKeys(settings.key_namespace, 1, 3).meta + b"\r\n$1\r\n%d" % STORAGE_VERSION, times=3)
     with pytest.raises(StorageUnavailable):
         await lossy_store.admin.rotate_signing_keys()
     decided = await store.admin.get_signing_keys()

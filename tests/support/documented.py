@@ -39,7 +39,7 @@ class Document:
     def find(self, method: str, raw_path: str) -> tuple[str, Schema] | None:
         """The path, as it is described, and the operation of a request; None if nothing describes it."""
         wanted = "GET" if method == "HEAD" else method
-        if wanted == "GET" and not raw_path.endswith("//"):
+        if wanted == "GET" and not raw_path.endswith("//") and raw_path.lower() not in self._described:
             # As the routes do, see docs/protocol/transport.md.
             raw_path = raw_path.removesuffix("/")
         for one_method, path, pattern, operation in self._patterns:
@@ -83,6 +83,11 @@ class Document:
             return given
         _, _, kind, name = given["$ref"].split("/")
         return self.document["components"][kind][name]
+
+    @cached_property
+    def _described(self) -> frozenset[str]:
+        """Paths that can be read, in lower case."""
+        return frozenset(path.lower() for path, methods in self.document["paths"].items() if "get" in methods)
 
     @cached_property
     def _patterns(self) -> list[tuple[str, str, re.Pattern[str], Schema]]:
