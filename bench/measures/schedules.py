@@ -121,15 +121,17 @@ async def _waiting(bench: Bench) -> list[Figure]:
 async def _list(store: Store, expected: int) -> list[Figure]:
     """All schedules in slices, while a ticker looks how long it has to wait for this process, and a ping for Redis."""
     held_ms, waited_ms = [0.0], [0.0]
+    # Not by cancelling them: the client may take that for something else in the middle of a command.
+    is_listed = asyncio.Event()
 
     async def tick() -> None:
-        while True:
+        while not is_listed.is_set():
             started_s = time.perf_counter()
             await asyncio.sleep(_TICK_S)
             held_ms.append((time.perf_counter() - started_s - _TICK_S) * 1000)
 
     async def ping() -> None:
-        while True:
+        while not is_listed.is_set():
             started_s = time.perf_counter()
             await store.commands.ask("PING")
             waited_ms.append((time.perf_counter() - started_s) * 1000)
@@ -142,9 +144,8 @@ async def _list(store: Store, expected: int) -> list[Figure]:
         async for schedules in store.schedules.list_schedules():
             found += len(schedules)
     finally:
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        is_listed.set()
+        await asyncio.gather(*others)
     seconds = time.perf_counter() - started_s
     if found != expected:
         raise BenchFailure(f"schedules: {found} of {expected} were listed")
