@@ -25,6 +25,7 @@ from qstash_clone.storage.schedule_codec import encode_definition
 from qstash_clone.storage.scripts import Script
 from qstash_clone.storage.store import Store
 
+_NO_QUOTA = 10_000_000
 _AT_ONCE = 64
 _UNUSED_URL = destination(54321)
 _WARM = 100
@@ -328,7 +329,16 @@ async def _put_at(engine: Engine, store: Store, instants_ms: Sequence[int], url:
         [
             (
                 *("EVALSHA", script.digest, 4, keys.meta, keys.schedules, keys.catalogue, keys.schedule(schedule.id)),
-                *(STORAGE_VERSION, schedule.id, -1, 0, instant_ms, encode_definition(schedule), schedule.body),
+                *(
+                    STORAGE_VERSION,
+                    schedule.id,
+                    _NO_QUOTA,
+                    0,
+                    instant_ms,
+                    0,
+                    encode_definition(schedule),
+                    schedule.body,
+                ),
             )
             for schedule, instant_ms in zip(schedules, instants_ms, strict=True)
         ]
