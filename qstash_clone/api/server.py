@@ -172,8 +172,11 @@ async def _serve(settings: Settings, listener: socket.socket, is_one_of_several:
         if opening.done():
             opening.result()
     finally:
-        opening.cancel()
-        await asyncio.wait([opening])
+        # Once may not be enough: `asyncio.wait_for` of Python 3.11, through which the Redis client sends its commands,
+        # drops a cancellation that arrives when a command has just been sent.
+        while not opening.done():
+            opening.cancel()
+            await asyncio.wait([opening], timeout=0.1)
         await stores.aclose()
         emit(SERVER_STOPPED, uptime_s=round(time.monotonic() - started_s, 3))
 

@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 
 from tests.faults.inspection import Inspector
 from tests.faults.recording import Exchange, Recording
+from tests.support.tasks import end
 
 _SAMPLED_EVERY_S = 0.005
 """Nothing is claimed in the last 20 ms of a window, so the last sample of a window has its final count."""
@@ -37,9 +38,7 @@ class WindowWatch:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._task is not None
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        await end(self._task)
 
     def idle_share(self, start: int) -> float:
         """The share of a window's time in which its rate was held back from workers that had places. Where a window is
