@@ -314,6 +314,12 @@ class Settings:
     default_partitions: int = rules.number(
         4, _TOPICS, "Partitions of a topic that is created by producing to it.", bounds=(1, 1000)
     )
+    max_topics: int = rules.number(
+        1_000,
+        _TOPICS,
+        "Most topics there may be before the creation of another one is refused.",
+        bounds=(1, 1_000_000),
+    )
     max_produce_bytes: int = rules.number(
         10 * MIB,
         _TOPICS,

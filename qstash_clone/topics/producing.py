@@ -89,7 +89,7 @@ class Producer:
         topic, record = topics[wanted[0].topic], wanted[0].record
         partition = self._partition(topic, 0, wanted[0], {})
         appended = await self._stores.topics.append(topic, partition, (record,))
-        return [Produced(topic.name, partition, appended.first_offset, appended.timestamps_ms[0])]
+        return [Produced(topic.name, partition, appended.offsets[0], appended.timestamps_ms[0])]
 
     async def _look_up(self, name: str) -> Topic | None:
         """None: it may be created."""
@@ -101,7 +101,14 @@ class Producer:
         return topic
 
     async def _create(self, name: str) -> Topic:
-        return await self._stores.topics.create_topic(name, self._new_topic)
+        try:
+            return await self._stores.topics.create_topic(name, self._new_topic)
+        except InvalidRequest:
+            # Somebody else has created it meanwhile, with another configuration.
+            topic = await self._stores.topics.get_topic(name)
+            if topic is None:
+                raise
+            return topic
 
     def _check_size(self, at: int, record: Record) -> None:
         size = size_bytes(record)
@@ -126,8 +133,8 @@ class Producer:
             if isinstance(outcome, BaseException):
                 failed[members[0]] = outcome
                 continue
-            for place, at in enumerate(members):
-                produced[at] = Produced(name, partition, outcome.first_offset + place, outcome.timestamps_ms[place])
+            for at, offset, timestamp_ms in zip(members, outcome.offsets, outcome.timestamps_ms, strict=True):
+                produced[at] = Produced(name, partition, offset, timestamp_ms)
         if failed:
             first = min(failed)
             error = failed[first]
