@@ -8,6 +8,8 @@ from starlette.types import Receive
 
 from qstash_clone.api.errors import Header
 from qstash_clone.api.requests import Head, read_body
+from qstash_clone.api.topics.content_coding import decode_content
+from qstash_clone.api.topics.credentials import Grant
 
 JSON_UTF8: Final = b"application/json; charset=utf-8"
 
@@ -17,12 +19,21 @@ class Call(msgspec.Struct, frozen=True):
 
     head: Head
     segments: tuple[str, ...]
-    """Of the raw path behind the prefix of its handler, undecoded."""
+    """What stands for the braces in the path of its row, undecoded."""
     receive: Receive
+    grant: Grant
+    """What the credential of the request allows."""
 
     async def body(self, limit_bytes: int) -> bytes:
         """The whole body. Raises `BodyTooLarge`, `ClientGone`."""
         return await read_body(self.receive, self.head, limit_bytes)
+
+    async def decoded_body(self, limit_bytes: int) -> bytes:
+        """The whole body, unpacked if it was compressed with gzip; the limit holds before and after.
+
+        Raises as `body`, and `InvalidRequest` for a compression that is not understood.
+        """
+        return decode_content(self.head, await self.body(limit_bytes), limit_bytes)
 
 
 class Answer(msgspec.Struct, frozen=True):
