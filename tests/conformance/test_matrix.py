@@ -76,9 +76,24 @@ def test_rows_of_a_batch() -> None:
     }
 
 
-@pytest.mark.parametrize(("target", "status"), [("/v2/dlq", 401), ("/v2/news", 404), ("/v2/messages/", 429)])
+@pytest.mark.parametrize(
+    ("target", "status"), [("/v2/dlq", 401), ("/v2/news", 404), ("/v2/messages/", 429), ("/v2/dlq", 500)]
+)
 def test_what_holds_for_every_request(target: str, status: int) -> None:
     assert list(rows_of(Exchange("GET", target, status=status))) == [f"* {status}"]
+
+
+def test_what_cannot_be_seen_has_no_row() -> None:
+    rows = set(all_rows())
+    assert "* 500" not in rows
+    for prefix, header in (
+        ("POST /v2/schedules/{scheduleIdOrDestination}", "Upstash-Not-Before"),
+        ("POST /v2/enqueue/{queue}/{destination}", "Upstash-Queue-Name"),
+        ("POST /v2/dlq/retry/{dlqId}", "Upstash-Cron"),
+        ("POST /v2/dlq/retry", "Upstash-Deduplication-Id"),
+    ):
+        assert f"{prefix} {header}" not in rows
+        assert f"POST /v2/publish/{{destination}} {header}" in rows
 
 
 def test_a_claim_was_seen_every_time() -> None:
