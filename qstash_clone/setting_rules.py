@@ -121,6 +121,14 @@ def secret_words(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(words))
 
 
+def topic_credentials(text: str) -> tuple[str, ...]:
+    words = _words(text)
+    for word in words:
+        if not re.fullmatch(r"(full|produce-only|consume-only):(\*|[A-Za-z0-9._-]{1,249}\*?):[!-~]{1,1024}", word):
+            raise ValueError("words such as produce-only:orders*:the-token, separated by commas")
+    return tuple(dict.fromkeys(words))
+
+
 def namespace(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,32}", text):
         raise ValueError("1 to 32 letters, digits, hyphens or underscores")

@@ -133,6 +133,15 @@ class Settings:
         secret=True,
         default_text="none",
     )
+    topic_credentials: tuple[str, ...] = rules.setting(
+        (),
+        _CREDENTIALS,
+        "Tokens for the Kafka REST APIs alone, separated by commas: `right:topics:token`. The right is `full`, "
+        "`produce-only` or `consume-only`; the topics are one name, the beginning of names followed by `*`, or `*`.",
+        parse=rules.topic_credentials,
+        secret=True,
+        default_text="none",
+    )
     current_signing_key: str = rules.setting(
         "",
         _CREDENTIALS,
@@ -437,8 +446,8 @@ class Settings:
     def _check_roles(self) -> None:
         """One token has one role: whichever of two were found first would decide what it may do."""
         roles: dict[str, str] = {}
-        for role in ("token", "tokens", "publish_only_tokens", "read_only_tokens"):
-            value = getattr(self, role)
+        for role in ("token", "tokens", "publish_only_tokens", "read_only_tokens", "topic_credentials"):
+            value: Any = self.topic_tokens if role == "topic_credentials" else getattr(self, role)
             for token in (value,) if role == "token" else value:
                 other = roles.setdefault(token, role)
                 if token and other != role and {role, other} != {"token", "tokens"}:
@@ -452,12 +461,18 @@ class Settings:
         return (self.token, *self.tokens)
 
     @property
+    def topic_tokens(self) -> tuple[str, ...]:
+        """The tokens of `topic_credentials`."""
+        return tuple(word.split(":", 2)[2] for word in self.topic_credentials)
+
+    @property
     def secrets(self) -> tuple[str, ...]:
         """Everything that must never be shown, the password for Redis included."""
         return (
             *self.full_tokens,
             *self.publish_only_tokens,
             *self.read_only_tokens,
+            *self.topic_tokens,
             self.current_signing_key,
             self.next_signing_key,
             self.llm_api_key,
@@ -487,6 +502,7 @@ class Settings:
             self._check_public(variable, (getattr(self, name),), made_by)
         for name in ("tokens", "publish_only_tokens", "read_only_tokens"):
             self._check_public(variable_of(name), getattr(self, name), "openssl rand -hex 32")
+        self._check_public(variable_of("topic_credentials"), self.topic_tokens, "openssl rand -hex 32")
 
     def _check_public(self, variable: str, credentials: Sequence[str], made_by: str) -> None:
         if _PUBLIC_CREDENTIALS.isdisjoint(credentials):

@@ -13,7 +13,8 @@ SHARED = {"errors", "ids", "clock", "settings", "setting_layers", "observability
 MAY_IMPORT = {
     "qstash_clone/domain": {"domain"},
     "qstash_clone/storage": {"domain", "storage"},
-    "qstash_clone/api": {"domain", "storage", "api"},
+    "qstash_clone/topics": {"domain", "storage", "topics"},
+    "qstash_clone/api": {"domain", "storage", "topics", "api"},
     "worker": {"domain", "storage", "worker"},
     "qstash_clone/dev": {"domain", "storage", "dev"},
 }

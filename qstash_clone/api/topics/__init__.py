@@ -1,0 +1,1 @@
+"""The Kafka REST APIs: Upstash's, and the two producer APIs of IBM Event Streams."""
