@@ -65,8 +65,20 @@ def test_rows_of_a_publish() -> None:
 
 
 def test_rows_of_a_batch() -> None:
-    items = [{"destination": "g", "headers": {"upstash-callback-forward-x": "1"}}, {"queue": "q", "headers": None}, 7]
-    exchange = Exchange("POST", "/v2/batch", body=bytearray(json.dumps(items).encode()), status=200)
+    items = [
+        {"destination": "g", "headers": {"upstash-callback-forward-x": "1"}},
+        {"queue": "q", "headers": None},
+        {"body": "x", "headers": {"Upstash-Retries": "many"}},
+        7,
+    ]
+    results = [[{"messageId": "m"}], {"messageId": "m"}, {"error": "no number"}, {"error": "no object"}]
+    exchange = Exchange(
+        "POST",
+        "/v2/batch",
+        body=bytearray(json.dumps(items).encode()),
+        status=200,
+        answer=bytearray(json.dumps(results).encode()),
+    )
     assert set(rows_of(exchange)) == {
         "POST /v2/batch 200",
         "POST /v2/batch [].destination",
@@ -104,6 +116,12 @@ def test_a_claim_was_seen_every_time() -> None:
     assert merge([once, {}]) == {}
 
 
+def test_a_header_is_claimed_by_the_test_that_is_about_it() -> None:
+    row = "POST /v2/publish/{destination} Upstash-Delay"
+    seen = {"test_a.py::test": [row], "test_every_header.py::test": [row]}
+    assert merge([seen, seen]) == {row: ["test_every_header.py::test", "test_a.py::test"]}
+
+
 async def test_a_tap_hands_on_and_notes() -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         for _ in range(2):
@@ -120,9 +138,9 @@ async def test_a_tap_hands_on_and_notes() -> None:
         writer.write(first + second)
         answered = await reader.read()
         writer.close()
-        noted = [(one.method, one.target, one.headers[0], one.body, one.status) for one in tap.exchanges]
+        noted = [(one.method, one.target, one.headers[0], one.body, one.status, one.answer) for one in tap.exchanges]
     assert answered.count(b"no") == 2
-    assert noted == [("POST", f"/{number}?a", ("a-b", "c"), b"x", 413) for number in (1, 2)]
+    assert noted == [("POST", f"/{number}?a", ("a-b", "c"), b"x", 413, b"no") for number in (1, 2)]
     await asyncio.to_thread(tap.close)
 
 
