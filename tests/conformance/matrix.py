@@ -45,7 +45,17 @@ _CREDENTIALS: Final = {
 }
 _FORWARD: Final = re.compile(r"(Upstash-(?:(?:Failure-)?Callback-)?Forward-).+")
 _FORWARDING: Final = tuple(f"Upstash-{kind}Forward-<Name>" for kind in ("", "Callback-", "Failure-Callback-"))
+_COLUMNS: Final = {
+    "publish": "POST /v2/publish/{destination} ",
+    "enqueue": "POST /v2/enqueue/{queue}/{destination} ",
+    "item of a batch": "POST /v2/batch [].headers ",
+    "schedule": "POST /v2/schedules/{scheduleIdOrDestination} ",
+    "retry of a dead letter": "POST /v2/dlq/retry/{dlqId} ",
+    "retry of many": "POST /v2/dlq/retry ",
+}
+"""Where headers can be given: a name, and how its rows begin."""
 _HEADER_TESTS: Final = "test_every_header"
+"""Their parameters end with the name of a column."""
 _SDK_TESTS: Final = ("test_python_sdk", "test_typescript_sdk")
 
 
@@ -102,8 +112,10 @@ def merge(recordings: Sequence[Mapping[str, Iterable[str]]]) -> dict[str, list[s
         tests = sorted(test for test, rows in seen.items() if row in rows)
         of_sdks = [test for test in tests if test.startswith(_SDK_TESTS)]
         ours = [test for test in tests if not test.startswith(_SDK_TESTS)]
-        if " Upstash-" in row:
-            ours.sort(key=lambda test: not test.startswith(_HEADER_TESTS))
+        column = next((name for name, prefix in _COLUMNS.items() if row.startswith(f"{prefix}Upstash-")), None)
+        if column is not None:
+            ends = (f"[{column}]", f"-{column}]")
+            ours.sort(key=lambda test: not (test.startswith(_HEADER_TESTS) and test.endswith(ends)))
         if tests:
             merged[row] = (ours[:1] + of_sdks[:1]) if of_sdks and ours else (ours or of_sdks)[:2]
     return merged
@@ -162,24 +174,17 @@ schedule has no single moment before which it does nothing; the queue of an enqu
 
 def _headers_table(claims: Claims) -> list[str]:
     """Configuration headers are the same for several operations: one row for each header."""
-    columns = {
-        "publish": "POST /v2/publish/{destination} ",
-        "enqueue": "POST /v2/enqueue/{queue}/{destination} ",
-        "item of a batch": "POST /v2/batch [].headers ",
-        "schedule": "POST /v2/schedules/{scheduleIdOrDestination} ",
-        "retry of a dead letter": "POST /v2/dlq/retry/{dlqId} ",
-        "retry of many": "POST /v2/dlq/retry ",
-    }
     lines = [
         "\n## Headers of a publish\n",
         _WHERE,
-        "| Header | " + " | ".join(columns) + " |",
-        "|---" * (len(columns) + 1) + "|",
+        "| Header | " + " | ".join(_COLUMNS) + " |",
+        "|---" * (len(_COLUMNS) + 1) + "|",
     ]
     rows = set(all_rows())
     for header in _headers_of(document().find("POST", "/v2/publish/x")[1]):  # type: ignore[index]
         cells = (
-            _cell(claims, prefix + header, at_most=1) if prefix + header in rows else " " for prefix in columns.values()
+            _cell(claims, prefix + header, at_most=1) if prefix + header in rows else " "
+            for prefix in _COLUMNS.values()
         )
         lines.append(f"| `{header}` | {' | '.join(cells)} |")
     return lines

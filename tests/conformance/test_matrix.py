@@ -118,8 +118,9 @@ def test_a_claim_was_seen_every_time() -> None:
 
 def test_a_header_is_claimed_by_the_test_that_is_about_it() -> None:
     row = "POST /v2/publish/{destination} Upstash-Delay"
-    seen = {"test_a.py::test": [row], "test_every_header.py::test": [row]}
-    assert merge([seen, seen]) == {row: ["test_every_header.py::test", "test_a.py::test"]}
+    about_it, about_another = (f"test_every_header.py::test[Upstash-Delay-{way}]" for way in ("publish", "enqueue"))
+    seen = {test: [row] for test in ("test_a.py::test", about_another, about_it)}
+    assert merge([seen, seen]) == {row: [about_it, "test_a.py::test"]}
 
 
 async def test_a_tap_hands_on_and_notes() -> None:
