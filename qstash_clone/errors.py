@@ -10,6 +10,7 @@
     │   ├── QuotaExceeded           a configured limit would be passed
     │   ├── RateLimited             too many requests in too short a time
     │   ├── BodyTooLarge            the body is over its limit
+    │   ├── UrlTooLong              the path and query are over their limit
     │   └── ClientGone              the caller left before its request was complete
     ├── StorageError                infrastructure; the operator can act, callers may try again
     │   ├── StorageUnavailable      Redis does not answer, is loading, or refuses for now
@@ -61,6 +62,10 @@ class RateLimited(CallerError):
 
 class BodyTooLarge(CallerError):
     """The body is over its limit."""
+
+
+class UrlTooLong(CallerError):
+    """The path and query are over their limit."""
 
 
 class ClientGone(CallerError):

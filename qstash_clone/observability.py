@@ -65,6 +65,8 @@ _GROUP_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 100)
 ROUTES: Final = (
     "publish", "enqueue", "batch", "messages", "dlq", "log", "deduplication", "preview", "keys", "queues",
     "flow_control", "schedules", "url_groups", "livez", "readyz", "metrics", "openapi", "dev", "unmatched", "protocol",
+    "produce", "webhook", "fetch", "consume", "commit", "delete_consumer", "committed", "offsets", "consumers",
+    "topics", "records_v1", "records_v2", "schema_registry",
 )  # fmt: skip
 """The values of the label `route`; `protocol` counts requests refused before they reached a route."""
 

@@ -55,6 +55,7 @@ _PRESETS: dict[Compat, dict[str, object]] = {
 
 _REDIS, _CREDENTIALS, _SERVER = "Redis", "Credentials", "Server"
 _LOGS, _PROTOCOL, _LIMITS = "Logs", "Protocol", "Limits"
+_TOPICS = "Topics"
 _DELIVERY, _RETENTION, _DEVELOPMENT = "Delivery", "Retention", "Development (`qstash-clone dev` only)"
 
 
@@ -302,6 +303,29 @@ class Settings:
     )
     max_queue_parallelism: int = rules.number(
         1000, _LIMITS, "Highest parallelism a queue may be given.", bounds=(1, 100_000)
+    )
+
+    auto_create_topics: bool = rules.setting(
+        True,
+        _TOPICS,
+        "Whether producing to a topic that does not exist creates it; if not, that is answered 404.",
+        parse=rules.flag,
+    )
+    default_partitions: int = rules.number(
+        4, _TOPICS, "Partitions of a topic that is created by producing to it.", bounds=(1, 1000)
+    )
+    max_produce_bytes: int = rules.number(
+        10 * MIB,
+        _TOPICS,
+        "Largest body of a request to produce through Upstash's API, before and after its compression is undone.",
+        bounds=(1024, 256 * MIB),
+    )
+    max_produce_records: int = rules.number(10_000, _TOPICS, "Most records of one such request.", bounds=(1, 1_000_000))
+    max_record_bytes: int = rules.number(
+        1_048_588,
+        _TOPICS,
+        "Largest record: key, value, headers and what Kafka adds to them.",
+        bounds=(1024, 64 * MIB),
     )
 
     lease_ms: int = rules.number(

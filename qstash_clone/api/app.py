@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -30,6 +30,7 @@ from qstash_clone.api.routes.queues import QueueRoutes
 from qstash_clone.api.routes.schedules import ScheduleRoutes
 from qstash_clone.api.routes.url_groups import UrlGroupRoutes
 from qstash_clone.api.routing import Endpoint, Routes, Row
+from qstash_clone.api.topics.app import TopicApis
 from qstash_clone.clock import Clock, SystemClock
 from qstash_clone.errors import ClientGone, InvalidRequest
 from qstash_clone.observability import (
@@ -41,6 +42,7 @@ from qstash_clone.observability import (
     emit,
 )
 from qstash_clone.settings import Settings
+from qstash_clone.topics.interface import TopicStores
 
 _PROBES = frozenset({"livez", "readyz", "metrics", "openapi"})
 """Routes whose every request would be noise in the log."""
@@ -159,6 +161,7 @@ class Api:
             "enqueue": Enqueue(settings, publisher, self._authenticator),
             "batch": Batch(settings, publisher, self._authenticator),
         }
+        self._topics = TopicApis(settings, cast("TopicStores", stores))
         self._routes = Routes(route_table(settings, stores, clock, publisher))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -167,7 +170,11 @@ class Api:
         head = read_head(scope, self._request_ids)
         target = publishing_target(head.raw_path)
         if target is None:
-            await self._serve_route(scope, head, receive, send)
+            found = self._topics.find(head)
+            if found is None:
+                await self._serve_route(scope, head, receive, send)
+            else:
+                await self._topics.serve(found, head, receive, send)
             return
         label, raw_rest = target
         if head.method != "POST":

@@ -17,6 +17,7 @@ from qstash_clone.errors import (
     StorageError,
     StorageFull,
     Unauthorized,
+    UrlTooLong,
 )
 
 Header = tuple[bytes, bytes]
@@ -46,6 +47,7 @@ STATUSES: Final[dict[type[Exception], int]] = {
     MethodNotAllowed: 405,
     QuotaExceeded: 412,
     BodyTooLarge: 413,
+    UrlTooLong: 414,
     RateLimited: 429,
     StorageError: 503,
 }

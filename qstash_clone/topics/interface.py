@@ -102,3 +102,13 @@ class GroupStore(Protocol):
     async def list_groups(self) -> list[str]:
         """The names of all groups that are stored, sorted."""
         ...
+
+
+class TopicStores(Protocol):
+    """Both, of a store that may not be there yet; each raises `StorageUnavailable` while it is not."""
+
+    @property
+    def topics(self) -> TopicLog: ...
+
+    @property
+    def groups(self) -> GroupStore: ...

@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from qstash_clone.errors import BodyTooLarge, InvalidRequest, NotFound, StorageError
-from qstash_clone.topics.interface import TopicGone, TopicLog
+from qstash_clone.topics.interface import TopicGone, TopicStores
 from qstash_clone.topics.partitioning import partition_of_key
 from qstash_clone.topics.records import Appended, Record, Topic, TopicConfig, is_topic_name
 
@@ -38,9 +38,9 @@ class Producer:
     """Appends what requests want produced."""
 
     def __init__(
-        self, log: TopicLog, *, auto_create_topics: bool, default_partitions: int, max_record_bytes: int
+        self, stores: TopicStores, *, auto_create_topics: bool, default_partitions: int, max_record_bytes: int
     ) -> None:
-        self._log = log
+        self._stores = stores
         self._auto_create_topics = auto_create_topics
         self._new_topic = TopicConfig(partitions=default_partitions)
         self._max_record_bytes = max_record_bytes
@@ -53,12 +53,12 @@ class Producer:
         """
         if not is_topic_name(name):
             raise InvalidRequest(f"topic: {name[:100]!r} is no name of a topic: use 1 to 249 of A-Z a-z 0-9 . _ -")
-        topic = await self._log.get_topic(name)
+        topic = await self._stores.topics.get_topic(name)
         if topic is not None:
             return topic
         if not self._auto_create_topics:
             raise NotFound(f"topic {name} does not exist")
-        return await self._log.create_topic(name, self._new_topic)
+        return await self._stores.topics.create_topic(name, self._new_topic)
 
     async def produce(self, wanted: Sequence[ToProduce]) -> list[Produced]:
         """Append all; the answer is in the order of the request.
@@ -90,7 +90,9 @@ class Producer:
         for at, one in enumerate(wanted):
             groups.setdefault((one.topic, self._partition(topics[one.topic], at, one, without_key)), []).append(at)
         appends = [
-            asyncio.ensure_future(self._log.append(topics[name], partition, [wanted[at].record for at in members]))
+            asyncio.ensure_future(
+                self._stores.topics.append(topics[name], partition, [wanted[at].record for at in members])
+            )
             for (name, partition), members in groups.items()
         ]
         outcomes = await asyncio.gather(*appends, return_exceptions=True)

@@ -8,6 +8,7 @@ from starlette.types import Receive
 
 from qstash_clone.api.errors import Header
 from qstash_clone.api.requests import Head, read_body
+from qstash_clone.api.topics.credentials import Grant
 
 JSON_UTF8: Final = b"application/json; charset=utf-8"
 
@@ -17,8 +18,10 @@ class Call(msgspec.Struct, frozen=True):
 
     head: Head
     segments: tuple[str, ...]
-    """Of the raw path behind the prefix of its handler, undecoded."""
+    """What stands for the braces in the path of its row, undecoded."""
     receive: Receive
+    grant: Grant
+    """What the credential of the request allows."""
 
     async def body(self, limit_bytes: int) -> bytes:
         """The whole body. Raises `BodyTooLarge`, `ClientGone`."""

@@ -1,0 +1,116 @@
+"""The Kafka REST APIs: what holds for each of their requests, whichever row of the table it belongs to."""
+
+import asyncio
+import logging
+import time
+
+from starlette.types import Receive, Send
+
+from qstash_clone.api.requests import Head
+from qstash_clone.api.topics.calls import JSON_UTF8, Answer, Call
+from qstash_clone.api.topics.table import Found, TopicRow, TopicTable
+from qstash_clone.api.topics.upstash import UpstashApi
+from qstash_clone.api.topics.upstash_produce import UpstashProduce
+from qstash_clone.errors import ClientGone, UrlTooLong
+from qstash_clone.observability import REQUEST_FAILED, REQUEST_REFUSED, REQUEST_SERVED, REQUESTS, describe, emit
+from qstash_clone.settings import Settings
+from qstash_clone.topics.interface import TopicStores
+from qstash_clone.topics.producing import Producer
+
+_CONTENT_TYPE = (b"content-type", JSON_UTF8)
+_NO_STORE = (b"cache-control", b"no-store")
+
+
+def topic_table(settings: Settings, stores: TopicStores) -> list[TopicRow]:
+    """Everything that the Kafka REST APIs serve. What is unknown below the first segment of a row is answered in the
+    shape of the first row that has it."""
+    producer = Producer(
+        stores,
+        auto_create_topics=settings.auto_create_topics,
+        default_partitions=settings.default_partitions,
+        max_record_bytes=settings.max_record_bytes,
+    )
+    upstash = UpstashApi(settings)
+    return [
+        *UpstashProduce(settings, stores, producer, upstash).rows(),
+    ]
+
+
+class TopicApis:
+    """Gives every request a credential check, an answer in JSON, a metric and a log event."""
+
+    def __init__(self, settings: Settings, stores: TopicStores) -> None:
+        self._table = TopicTable(topic_table(settings, stores))
+
+    def find(self, head: Head) -> Found | None:
+        """Where a request belongs; None if to none of these APIs."""
+        return self._table.find(head)
+
+    async def serve(self, found: Found, head: Head, receive: Receive, send: Send) -> None:
+        """Answer a request; the query is in no log, because it may hold a password."""
+        started_s = time.perf_counter()
+        try:
+            grant = found.api.authenticate(head)
+            if found.row is None:
+                raise found.refusal(head)
+            if len(head.raw_path) + len(head.query) >= found.api.max_url_bytes:
+                raise UrlTooLong(f"the URL is longer than {found.api.max_url_bytes} bytes")
+            answer = await found.row.handler(Call(head, found.segments, receive, grant))
+        except (Exception, asyncio.CancelledError) as error:
+            await self._refuse(found, head, error, send)
+            return
+        await _send(answer, head, send)
+        REQUESTS.inc(found.label, "2xx")
+        emit(
+            REQUEST_SERVED,
+            method=head.method,
+            route=found.label,
+            status=answer.status,
+            duration_ms=round((time.perf_counter() - started_s) * 1000, 3),
+            request_id=head.request_id.decode(),
+        )
+
+    async def _refuse(self, found: Found, head: Head, error: BaseException, send: Send) -> None:
+        request_id = head.request_id.decode()
+        if isinstance(error, ClientGone):
+            emit(REQUEST_REFUSED, route=found.label, method=head.method, error=str(error), request_id=request_id)
+            return
+        answer = found.api.error_shape(error, head)
+        REQUESTS.inc(found.label, f"{answer.status // 100}xx")
+        if answer.status == 500:
+            emit(
+                REQUEST_FAILED,
+                level=logging.ERROR,
+                route=found.label,
+                method=head.method,
+                request_id=request_id,
+                traceback=describe(error),
+            )
+        else:
+            emit(
+                REQUEST_REFUSED,
+                level=logging.WARNING if answer.status >= 500 else logging.INFO,
+                route=found.label,
+                method=head.method,
+                status=answer.status,
+                error=str(error) or type(error).__name__,
+                request_id=request_id,
+            )
+        await _send(answer, head, send)
+
+
+async def _send(answer: Answer, head: Head, send: Send) -> None:
+    await send(
+        {
+            "type": "http.response.start",
+            "status": answer.status,
+            "headers": [
+                _CONTENT_TYPE,
+                (b"content-length", b"%d" % len(answer.body)),
+                (b"x-request-id", head.request_id),
+                _NO_STORE,
+                *answer.headers,
+            ],
+        }
+    )
+    await send({"type": "http.response.body", "body": answer.body})
