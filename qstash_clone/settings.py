@@ -295,6 +295,12 @@ class Settings:
         "Most schedules there may be before the creation of another one is refused.",
         bounds=(1, 10_000_000),
     )
+    max_topics: int = rules.number(
+        1_000,
+        _LIMITS,
+        "Most topics there may be before the creation of another one is refused.",
+        bounds=(1, 1_000_000),
+    )
     max_group_endpoints: int = rules.number(
         100,
         _LIMITS,

@@ -59,6 +59,7 @@ from qstash_clone.storage.resources import (
     UrlGroupStore,
     VirtualClockStore,
 )
+from qstash_clone.topics.interface import GroupStore, TopicLog
 
 _CONTENT_TYPE = (b"content-type", JSON)
 
@@ -86,6 +87,12 @@ class Stores(Protocol):
 
     @property
     def virtual_clock(self) -> VirtualClockStore: ...
+
+    @property
+    def topics(self) -> TopicLog: ...
+
+    @property
+    def groups(self) -> GroupStore: ...
 
 
 def limits_of(settings: Settings) -> Limits:

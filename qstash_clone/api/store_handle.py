@@ -11,6 +11,7 @@ from qstash_clone.settings import Settings
 from qstash_clone.storage.interface import AdminStore, PublishStore
 from qstash_clone.storage.resources import FlowControlStore, QueueStore, ScheduleStore, UrlGroupStore, VirtualClockStore
 from qstash_clone.storage.store import Store
+from qstash_clone.topics.interface import GroupStore, TopicLog
 
 _FIRST_PAUSE_MS = 100
 _LONGEST_PAUSE_MS = 2_000
@@ -52,6 +53,14 @@ class StoreHandle:
     @property
     def virtual_clock(self) -> VirtualClockStore:
         return self._opened().virtual_clock
+
+    @property
+    def topics(self) -> TopicLog:
+        return self._opened().topics
+
+    @property
+    def groups(self) -> GroupStore:
+        return self._opened().groups
 
     def _opened(self) -> Store:
         if self._store is None:

@@ -18,9 +18,22 @@ def store_key(namespace: str) -> bytes:
 def url_groups_key(namespace: str) -> bytes:
     """hash, while there are URL groups: name -> the group, MessagePack. Its owner deletes it.
 
-    Beside the partitions: a message of a group may be in any of them. Written by change_url_group.
+    Beside the partitions: a message of a group may be in any of them. Written by replace_entry.
     """
     return store_key(namespace) + b"groups"
+
+
+def topics_key(namespace: str) -> bytes:
+    """hash, while there are topics: name -> the topic, MessagePack. Its owner deletes it.
+
+    Beside the partitions: the logs of a topic are spread over them. Written by replace_entry.
+    """
+    return store_key(namespace) + b"topics"
+
+
+def topic_generation_key(namespace: str) -> bytes:
+    """string, once there was a topic: a number; the next topic gets the next one. Written when one is created."""
+    return store_key(namespace) + b"generation"
 
 
 class PartitionKeys:
@@ -87,6 +100,40 @@ class PartitionKeys:
         """sorted set: live worker -> time of its last heartbeat in ms. Written by heartbeat and leave."""
         self.capacity = self.prefix + b"capacity"
         """hash: live worker -> deliveries it can hold at once. Written by heartbeat and leave."""
+
+        self.consumers = self.prefix + b"consumers"
+        """sorted set, while there are consumer groups: name -> end of its state in ms. Written by
+        save_consumer_group."""
+
+    def topic_state(self, topic: str, number: int) -> bytes:
+        """hash, until its topic is deleted: the log of one partition of a topic; scripts derive it.
+
+        `g` generation of the topic, `n` next offset, `s` first offset, `b` bytes of all records, `m` the latest
+        timestamp that a record ever had, `x` the offset that was entered in the index last.
+        """
+        return self.prefix + f"tp:{topic}:{number}".encode()
+
+    def topic_stream(self, topic: str, number: int) -> bytes:
+        """stream, until its topic is deleted: its records, the one at offset n with id n+1; scripts derive it.
+
+        Trimmed by trim_topic_logs.
+        """
+        return self.prefix + f"tl:{topic}:{number}".encode()
+
+    def topic_index(self, topic: str, number: int) -> bytes:
+        """sorted set, until its topic is deleted: offset -> timestamp, of one in 64 records; scripts derive it."""
+        return self.prefix + f"ti:{topic}:{number}".encode()
+
+    def topic_note(self, producer: bytes, topic: str, number: int) -> bytes:
+        """string, a minute: what the last call of an api process has appended to a log; scripts derive it."""
+        return self.prefix + b"tr:" + producer + f":{topic}:{number}".encode()
+
+    def consumer_group(self, name: str) -> bytes:
+        """string, until nobody has used it for a week: the state of a consumer group, see `topics.groups`.
+
+        Written by save_consumer_group.
+        """
+        return self.prefix + b"cg:" + name.encode()
 
     def message(self, message_id: MessageId) -> bytes:
         """string, until the message is final and its retention over: the record, see `codec`.

@@ -14,14 +14,24 @@ from qstash_clone.storage.admin_store import RedisAdminStore
 from qstash_clone.storage.codec import OLDEST_READABLE_VERSION, STORAGE_VERSION
 from qstash_clone.storage.commands import Argument, RedisCommands
 from qstash_clone.storage.connection import EngineFacts, check_engine, open_client
+from qstash_clone.storage.consumer_group_store import RedisGroupStore
 from qstash_clone.storage.delivery_store import DeliveryLimits, RedisDeliveryStore
 from qstash_clone.storage.flow_control_store import RedisFlowControlStore
-from qstash_clone.storage.keys import CONSUMER_GROUP, PartitionKeys, store_key, url_groups_key
+from qstash_clone.storage.keys import (
+    CONSUMER_GROUP,
+    PartitionKeys,
+    store_key,
+    topic_generation_key,
+    topics_key,
+    url_groups_key,
+)
 from qstash_clone.storage.publish_store import RedisPublishStore
 from qstash_clone.storage.queue_store import RedisQueueStore
 from qstash_clone.storage.schedule_store import RedisScheduleStore
 from qstash_clone.storage.scripts import REPLAY_WINDOW_MS, Script, ScriptRunner
 from qstash_clone.storage.signing_key_store import new_signing_key
+from qstash_clone.storage.topic_catalogue import TopicCatalogue
+from qstash_clone.storage.topic_log import RedisTopicLog
 from qstash_clone.storage.url_group_store import RedisUrlGroupStore
 from qstash_clone.storage.virtual_clock_store import RedisVirtualClockStore
 
@@ -38,6 +48,8 @@ class Store:
     schedules: RedisScheduleStore
     url_groups: RedisUrlGroupStore
     virtual_clock: RedisVirtualClockStore
+    topics: RedisTopicLog
+    groups: RedisGroupStore
     engine: EngineFacts
     commands: RedisCommands
 
@@ -112,6 +124,16 @@ async def open_store(settings: Settings, *, client_name: str = "qstash-clone") -
             schedules=RedisScheduleStore(access, publishing, max_schedules=settings.max_schedules),
             url_groups=RedisUrlGroupStore(commands, runner, url_groups_key(settings.key_namespace)),
             virtual_clock=RedisVirtualClockStore(commands, runner, keys),
+            topics=RedisTopicLog(
+                access,
+                TopicCatalogue(
+                    access,
+                    topics_key(settings.key_namespace),
+                    topic_generation_key(settings.key_namespace),
+                    max_topics=settings.max_topics,
+                ),
+            ),
+            groups=RedisGroupStore(access),
             engine=engine,
             commands=commands,
         )

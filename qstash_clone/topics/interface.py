@@ -61,7 +61,8 @@ class TopicLog(Protocol):
         ...
 
     def append(self, topic: Topic, partition: int, records: Sequence[Record]) -> Awaitable[Appended]:
-        """Append records together, in this order; what was submitted earlier by this process comes first.
+        """Append records in this order, behind what this process submitted earlier. Where many do not fit into a step,
+        those of other processes may come between, and an error leaves the first ones appended.
 
         Raises `TopicGone` if the topic was deleted meanwhile.
         """

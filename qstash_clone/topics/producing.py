@@ -100,8 +100,8 @@ class Producer:
         failed: dict[int, BaseException] = {}
         for ((name, partition), members), outcome in zip(groups.items(), outcomes, strict=True):
             if isinstance(outcome, Appended):
-                for place, at in enumerate(members):
-                    produced[at] = Produced(name, partition, outcome.first_offset + place, outcome.timestamps_ms[place])
+                for at, offset, timestamp_ms in zip(members, outcome.offsets, outcome.timestamps_ms, strict=True):
+                    produced[at] = Produced(name, partition, offset, timestamp_ms)
             else:
                 failed[members[0]] = outcome
         if failed:

@@ -69,11 +69,11 @@ class Slice(msgspec.Struct, frozen=True):
 
 
 class Appended(msgspec.Struct, frozen=True):
-    """Where the records of one append are: consecutive offsets from `first_offset`."""
+    """Where the records of one append are, one number for each."""
 
-    first_offset: int
+    offsets: tuple[int, ...]
+    """Ascending; consecutive unless there are many."""
     timestamps_ms: tuple[int, ...]
-    """One for each."""
 
 
 _NAME_CHARACTERS: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")

@@ -7,7 +7,7 @@ from qstash_clone.domain.lifecycle import TRANSITIONS, LogEvent
 from qstash_clone.domain.message import State
 from qstash_clone.ids import MessageId
 from qstash_clone.storage.codec import HEAD_BYTES
-from qstash_clone.storage.keys import PartitionKeys, store_key, url_groups_key
+from qstash_clone.storage.keys import PartitionKeys, store_key, topic_generation_key, topics_key, url_groups_key
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -19,11 +19,14 @@ def test_every_key_is_listed_and_no_other() -> None:
     derived |= {keys.deduplication(b""): "d", keys.reservation(b""): "h"}
     derived |= {keys.limits("x"): "c:", keys.slots("x"): "s:", keys.returning("x"): "r:", keys.in_flight("x"): "i:"}
     derived |= {keys.callbacks(MessageId(b"")): "k", keys.schedule("x"): "scd:"}
+    derived |= {keys.topic_state("x", 0): "tp:", keys.topic_stream("x", 0): "tl:", keys.topic_index("x", 0): "ti:"}
+    derived |= {keys.topic_note(b"", "x", 0): "tr:", keys.consumer_group("x"): "cg:"}
     assert all(key.startswith(keys.prefix + start.encode()) for key, start in derived.items())
     page = (DOCS / "reference/redis-keys.md").read_text()
     listed = set(re.findall(r"^\| `T` `([a-z:]+)`", page, re.MULTILINE))
     assert listed == names | set(derived.values())
-    assert all(f"`{key.decode()}`" in page for key in (store_key("q"), url_groups_key("q")))
+    beside = [key("q") for key in (store_key, url_groups_key, topics_key, topic_generation_key)]
+    assert all(f"`{key.decode()}`" in page for key in beside)
 
 
 def test_the_layout_of_a_record_is_complete() -> None:

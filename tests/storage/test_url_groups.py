@@ -1,4 +1,4 @@
-"""change_url_group.lua: one change at a time, made from what is stored, and done once however often it is sent."""
+"""replace_entry.lua and URL groups: one change at a time, made from what is stored, done once however often sent."""
 
 import asyncio
 import time
@@ -92,7 +92,7 @@ async def test_a_change_that_changes_nothing_writes_nothing(
     store: Store, lossy_store: Store, proxy: LossyProxy
 ) -> None:
     made = await store.url_groups.change_url_group("g", adding("https://a.example"))
-    proxy.lose_request(Script("change_url_group").digest, times=10)
+    proxy.lose_request(Script("replace_entry").digest, times=10)
     assert await lossy_store.url_groups.change_url_group("g", lambda group, now_ms: group) == made
     assert await lossy_store.url_groups.change_url_group("unknown", deleting) is None
     assert proxy.losses == 0
@@ -177,7 +177,7 @@ def replace_updated(group: UrlGroup | None, updated_ms: int) -> UrlGroup | None:
 @pytest.mark.parametrize("losses", [1, 2])
 async def test_a_lost_reply_changes_once(store: Store, lossy_store: Store, proxy: LossyProxy, losses: int) -> None:
     await store.url_groups.change_url_group("g", adding("https://a.example"))
-    proxy.lose_reply(Script("change_url_group").digest, times=losses)
+    proxy.lose_reply(Script("replace_entry").digest, times=losses)
     changed = await lossy_store.url_groups.change_url_group("g", adding("https://b.example"))
     assert proxy.losses == losses
     assert urls_of(changed) == ["https://a.example", "https://b.example"]
@@ -186,13 +186,13 @@ async def test_a_lost_reply_changes_once(store: Store, lossy_store: Store, proxy
 
 async def test_a_lost_reply_deletes_once(store: Store, lossy_store: Store, proxy: LossyProxy) -> None:
     await store.url_groups.change_url_group("g", adding("https://a.example"))
-    proxy.lose_reply(Script("change_url_group").digest)
+    proxy.lose_reply(Script("replace_entry").digest)
     assert await lossy_store.url_groups.change_url_group("g", deleting) is None
     assert await store.url_groups.get_url_group("g") is None
 
 
 async def test_a_lost_request_is_sent_again(store: Store, lossy_store: Store, proxy: LossyProxy) -> None:
-    proxy.lose_request(Script("change_url_group").digest, times=2)
+    proxy.lose_request(Script("replace_entry").digest, times=2)
     made = await lossy_store.url_groups.change_url_group("g", adding("https://a.example"))
     assert await store.url_groups.get_url_group("g") == made
 

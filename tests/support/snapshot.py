@@ -14,8 +14,16 @@ from qstash_clone.errors import StorageError
 from qstash_clone.ids import MessageId
 from qstash_clone.storage.codec import decode_deduplication, decode_record
 from qstash_clone.storage.interface import DeduplicationRecord
-from qstash_clone.storage.keys import CONSUMER_GROUP, PartitionKeys, store_key, url_groups_key
+from qstash_clone.storage.keys import (
+    CONSUMER_GROUP,
+    PartitionKeys,
+    store_key,
+    topic_generation_key,
+    topics_key,
+    url_groups_key,
+)
 from qstash_clone.storage.schedule_codec import decode_schedule
+from tests.support.topic_snapshot import GROUPS, PREFIXES, topic_problems
 
 OWNED_FOR_EVER = frozenset(
     {
@@ -35,6 +43,7 @@ OWNED_FOR_EVER = frozenset(
         "dedup",
         "workers",
         "capacity",
+        GROUPS,
     }
 )
 """Keys of a partition without a lifetime; docs/reference/redis-keys.md names who takes out what is put in."""
@@ -216,7 +225,7 @@ class Inspector:
                 if reservation is not None:
                     found.reservations[name[1:]] = reservation[:12]
                     found.unknown += [key] if ttl_ms < 0 else []
-            elif name.decode(errors="replace") not in OWNED_FOR_EVER:
+            elif not name.startswith(PREFIXES) and name.decode(errors="replace") not in OWNED_FOR_EVER:
                 found.unknown.append(key)
         if meta:
             for item in self._client.xpending_range(keys.ready, CONSUMER_GROUP, "-", "+", 1_000_000):
@@ -226,11 +235,12 @@ class Inspector:
     def problems(self, namespace: str, partitions: int = 1) -> list[str]:
         """What contradicts the invariants, one sentence each; nothing on a sound store."""
         prefixes = tuple(PartitionKeys(namespace, number, partitions).prefix for number in range(partitions))
+        beside = [key(namespace) for key in (store_key, url_groups_key, topics_key, topic_generation_key)]
+        all_keys = self.all_keys(namespace)
         found = [
-            f"{key!r} belongs to no partition"
-            for key in self.all_keys(namespace)
-            if not key.startswith(prefixes) and key not in (store_key(namespace), url_groups_key(namespace))
+            f"{key!r} belongs to no partition" for key in all_keys if not key.startswith(prefixes) and key not in beside
         ]
+        found += topic_problems(self._client, namespace, partitions, all_keys)
         for number in range(partitions):
             partition = self.read(namespace, number, partitions)
             found += [f"partition {number}: {problem}" for problem in find_problems(partition)]

@@ -12,10 +12,10 @@ ROOT = Path(__file__).parents[2]
 SHARED = {"errors", "ids", "clock", "settings", "setting_layers", "observability", "instruments", "parent_watch"}
 MAY_IMPORT = {
     "qstash_clone/domain": {"domain"},
-    "qstash_clone/storage": {"domain", "storage"},
-    "qstash_clone/topics": {"domain", "storage", "topics"},
+    "qstash_clone/topics": {"domain", "topics"},
+    "qstash_clone/storage": {"domain", "topics", "storage"},
     "qstash_clone/api": {"domain", "storage", "topics", "api"},
-    "worker": {"domain", "storage", "worker"},
+    "worker": {"domain", "topics", "storage", "worker"},
     "qstash_clone/dev": {"domain", "storage", "dev"},
 }
 PURE = {"errors", "ids"}

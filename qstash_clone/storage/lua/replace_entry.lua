@@ -1,0 +1,32 @@
+--[[
+replace_entry.lua: replace an entry of a hash beside the partitions if it is still the one that its change was made from.
+
+Entries are compared as they are encoded, so a repeated call finds its own work and says so.
+
+KEYS
+  1  entries  hash  URL groups, or topics: name -> encoding
+ARGV
+  1  name      string
+  2  expected  bytes   the encoding that was read; empty if there was no such entry
+  3  wanted    bytes   the encoding to store; empty deletes the entry
+RETURNS
+  {"ok"}        what is wanted is stored, by this call or by an earlier try of it
+  {"changed"}   somebody else changed the entry meanwhile; this call changed nothing
+COST  O(1)
+]]
+local entries = KEYS[1]
+local name, expected, wanted = ARGV[1], ARGV[2], ARGV[3]
+
+local stored = redis.call('HGET', entries, name) or ''
+if stored == wanted then
+  return {'ok'}
+end
+if stored ~= expected then
+  return {'changed'}
+end
+if wanted == '' then
+  redis.call('HDEL', entries, name)
+else
+  redis.call('HSET', entries, name, wanted)
+end
+return {'ok'}

@@ -1,0 +1,46 @@
+--[[
+save_consumer_group.lua: replace the state of a consumer group if it is still the one that was read.
+
+KEYS
+  1  meta    hash        description of the partition
+  2  group   string      its state: 8 bytes of revision, 8 bytes that name who wrote it, and what was encoded
+  3  groups  sorted set  names of groups and when their states end
+ARGV
+  1  version   int
+  2  name      string
+  3  expected  int      revision that was read; 0 for no group
+  4  writer    8 bytes  names this call, so that a repeated one finds its own work
+  5  encoded   bytes
+  6  keep_ms   int      for how long the state stays
+RETURNS
+  {"ok"}
+  {"changed"}   it is another one by now; nothing was changed
+  {"no_store"} | {"version", stored version}
+COST  O(1)
+]]
+--@include partition
+local meta, group, groups = KEYS[1], KEYS[2], KEYS[3]
+local version, name, expected, writer, encoded, keep_ms =
+  ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5], tonumber(ARGV[6])
+
+local partition, refusal = open_partition(meta, version)
+if refusal then
+  return refusal
+end
+local head, revision = redis.call('GETRANGE', group, 0, 15), 0
+redis.call('ZCARD', groups)
+if head ~= '' then
+  revision = struct.unpack('>I8', head)
+  if revision == expected + 1 and string.sub(head, 9) == writer then
+    return {'ok'}
+  end
+end
+if revision ~= expected then
+  return {'changed'}
+end
+redis.call('SET', group, struct.pack('>I8', expected + 1) .. writer .. encoded, 'PX', keep_ms)
+redis.call('ZADD', groups, partition.real_ms + keep_ms, name)
+for _, ended in ipairs(redis.call('ZRANGEBYSCORE', groups, '-inf', partition.real_ms, 'LIMIT', 0, 10)) do
+  redis.call('ZREM', groups, ended)
+end
+return {'ok'}
