@@ -11,7 +11,7 @@ from typing import Final, Literal, NamedTuple
 import msgspec
 
 from qstash_clone.errors import StorageError
-from qstash_clone.topics.records import Bounds, Topic
+from qstash_clone.topics.records import Bounds, Place, Topic
 
 OffsetReset = Literal["earliest", "latest", "none"]
 
@@ -22,13 +22,6 @@ COMMITS_STAY_MS: Final = 7 * 24 * 3600 * 1000
 _FORMAT: Final = b"\x01"
 _LIVENESS_SHARES: Final = 10
 """That an instance is alive is written once in this part of its session timeout, so that idle turns write nothing."""
-
-
-class Place(NamedTuple):
-    """A partition of a topic."""
-
-    topic: str
-    partition: int
 
 
 class InstanceSettings(msgspec.Struct, frozen=True, array_like=True):

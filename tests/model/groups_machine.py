@@ -12,11 +12,10 @@ from qstash_clone.topics.groups import (
     InstanceSettings,
     OffsetReset,
     Owned,
-    Place,
     decode_group,
     encode_group,
 )
-from qstash_clone.topics.records import Bounds, Topic, TopicConfig
+from qstash_clone.topics.records import Bounds, Place, Topic, TopicConfig
 
 NAMES = ["a", "b", "c"]
 PARTITIONS = 3

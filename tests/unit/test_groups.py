@@ -3,8 +3,8 @@ from collections.abc import Mapping
 import pytest
 
 from qstash_clone.errors import StorageError
-from qstash_clone.topics.groups import Group, InstanceSettings, Place, decode_group, encode_group
-from qstash_clone.topics.records import Bounds, Topic, TopicConfig
+from qstash_clone.topics.groups import Group, InstanceSettings, decode_group, encode_group
+from qstash_clone.topics.records import Bounds, Place, Topic, TopicConfig
 
 DAY_MS = 24 * 3600 * 1000
 EARLIEST = InstanceSettings(offset_reset="earliest")
