@@ -295,12 +295,6 @@ class Settings:
         "Most schedules there may be before the creation of another one is refused.",
         bounds=(1, 10_000_000),
     )
-    max_topics: int = rules.number(
-        1_000,
-        _LIMITS,
-        "Most topics there may be before the creation of another one is refused.",
-        bounds=(1, 1_000_000),
-    )
     max_group_endpoints: int = rules.number(
         100,
         _LIMITS,
@@ -319,6 +313,12 @@ class Settings:
     )
     default_partitions: int = rules.number(
         4, _TOPICS, "Partitions of a topic that is created by producing to it.", bounds=(1, 1000)
+    )
+    max_topics: int = rules.number(
+        1_000,
+        _TOPICS,
+        "Most topics there may be before the creation of another one is refused.",
+        bounds=(1, 1_000_000),
     )
     max_produce_bytes: int = rules.number(
         10 * MIB,

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -42,7 +42,6 @@ from qstash_clone.observability import (
     emit,
 )
 from qstash_clone.settings import Settings
-from qstash_clone.topics.interface import TopicStores
 
 _PROBES = frozenset({"livez", "readyz", "metrics", "openapi"})
 """Routes whose every request would be noise in the log."""
@@ -161,7 +160,7 @@ class Api:
             "enqueue": Enqueue(settings, publisher, self._authenticator),
             "batch": Batch(settings, publisher, self._authenticator),
         }
-        self._topics = TopicApis(settings, cast("TopicStores", stores))
+        self._topics = TopicApis(settings, stores)
         self._routes = Routes(route_table(settings, stores, clock, publisher))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -9,7 +9,7 @@ import msgspec
 from qstash_clone.errors import BodyTooLarge, InvalidRequest, NotFound, StorageError
 from qstash_clone.topics.interface import TopicGone, TopicStores
 from qstash_clone.topics.partitioning import partition_of_key
-from qstash_clone.topics.records import Appended, Record, Topic, TopicConfig, is_topic_name
+from qstash_clone.topics.records import Record, Topic, TopicConfig, is_topic_name
 
 _HEADER_BYTES: Final = 10
 _RECORD_BYTES: Final = 70
@@ -34,6 +34,16 @@ class Produced(msgspec.Struct, frozen=True):
     timestamp_ms: int
 
 
+class NotConfirmed(StorageError):
+    """There is no confirmation for one of several records: it may be stored, and others may be."""
+
+    def __init__(self, index: int, cause: StorageError) -> None:
+        super().__init__(f"message {index} is not confirmed, others may be stored: {cause}")
+        self.index = index
+        """Of the first such record."""
+        self.cause = cause
+
+
 class Producer:
     """Appends what requests want produced."""
 
@@ -51,31 +61,54 @@ class Producer:
 
         Raises `InvalidRequest` for a name that Kafka would refuse, `NotFound`, `QuotaExceeded`.
         """
-        if not is_topic_name(name):
-            raise InvalidRequest(f"topic: {name[:100]!r} is no name of a topic: use 1 to 249 of A-Z a-z 0-9 . _ -")
-        topic = await self._stores.topics.get_topic(name)
-        if topic is not None:
-            return topic
-        if not self._auto_create_topics:
-            raise NotFound(f"topic {name} does not exist")
-        return await self._stores.topics.create_topic(name, self._new_topic)
+        return await self._look_up(name) or await self._create(name)
 
     async def produce(self, wanted: Sequence[ToProduce]) -> list[Produced]:
         """Append all; the answer is in the order of the request.
 
-        Raises `InvalidRequest`, `NotFound`, `BodyTooLarge`, `QuotaExceeded` before anything was appended, and a
-        `StorageError` that names the first record for which there is no confirmation: earlier ones may be stored, and
-        it as well.
+        Raises `InvalidRequest`, `NotFound`, `BodyTooLarge`, `QuotaExceeded` before anything was appended, the first
+        three before a topic was created, and a `StorageError` if there is no confirmation: `NotConfirmed` for one of
+        several.
         """
         for at, one in enumerate(wanted):
             self._check_size(at, one.record)
-        topics = {name: await self.find_topic(name) for name in dict.fromkeys(one.topic for one in wanted)}
         try:
-            return await self._append(topics, wanted)
+            return await self._produce(wanted)
         except TopicGone:
             # Deleted between looking it up and the append, or known here from before it was created anew.
-            topics = {name: await self.find_topic(name) for name in topics}
+            return await self._produce(wanted)
+
+    async def _produce(self, wanted: Sequence[ToProduce]) -> list[Produced]:
+        found = {name: await self._look_up(name) for name in dict.fromkeys([one.topic for one in wanted])}
+        for at, one in enumerate(wanted):
+            topic = found[one.topic]
+            self._check_partition(at, one, (self._new_topic if topic is None else topic.config).partitions)
+        topics = {name: topic or await self._create(name) for name, topic in found.items()}
+        if len(wanted) > 1:
             return await self._append(topics, wanted)
+        topic, record = topics[wanted[0].topic], wanted[0].record
+        partition = self._partition(topic, 0, wanted[0], {})
+        appended = await self._stores.topics.append(topic, partition, (record,))
+        return [Produced(topic.name, partition, appended.offsets[0], appended.timestamps_ms[0])]
+
+    async def _look_up(self, name: str) -> Topic | None:
+        """None: it may be created."""
+        if not is_topic_name(name):
+            raise InvalidRequest(f"topic: {name[:100]!r} is no name of a topic: use 1 to 249 of A-Z a-z 0-9 . _ -")
+        topic = await self._stores.topics.get_topic(name)
+        if topic is None and not self._auto_create_topics:
+            raise NotFound(f"topic {name} does not exist")
+        return topic
+
+    async def _create(self, name: str) -> Topic:
+        try:
+            return await self._stores.topics.create_topic(name, self._new_topic)
+        except InvalidRequest:
+            # Somebody else has created it meanwhile, with another configuration.
+            topic = await self._stores.topics.get_topic(name)
+            if topic is None:
+                raise
+            return topic
 
     def _check_size(self, at: int, record: Record) -> None:
         size = size_bytes(record)
@@ -90,38 +123,38 @@ class Producer:
         for at, one in enumerate(wanted):
             groups.setdefault((one.topic, self._partition(topics[one.topic], at, one, without_key)), []).append(at)
         appends = [
-            asyncio.ensure_future(
-                self._stores.topics.append(topics[name], partition, [wanted[at].record for at in members])
-            )
+            self._stores.topics.append(topics[name], partition, [wanted[at].record for at in members])
             for (name, partition), members in groups.items()
         ]
         outcomes = await asyncio.gather(*appends, return_exceptions=True)
         produced: dict[int, Produced] = {}
         failed: dict[int, BaseException] = {}
         for ((name, partition), members), outcome in zip(groups.items(), outcomes, strict=True):
-            if isinstance(outcome, Appended):
-                for at, offset, timestamp_ms in zip(members, outcome.offsets, outcome.timestamps_ms, strict=True):
-                    produced[at] = Produced(name, partition, offset, timestamp_ms)
-            else:
+            if isinstance(outcome, BaseException):
                 failed[members[0]] = outcome
+                continue
+            for at, offset, timestamp_ms in zip(members, outcome.offsets, outcome.timestamps_ms, strict=True):
+                produced[at] = Produced(name, partition, offset, timestamp_ms)
         if failed:
             first = min(failed)
             error = failed[first]
-            if isinstance(error, TopicGone) and produced:
+            if isinstance(error, TopicGone) and not all(isinstance(one, TopicGone) for one in outcomes):
                 # Trying again would append the others twice.
-                error = StorageError("its topic was deleted meanwhile")
-            if isinstance(error, StorageError) and len(wanted) > 1:
-                raise type(error)(f"message {first} is not confirmed, others may be stored: {error}") from error
-            raise error
+                error = StorageError(f"topic {wanted[first].topic} was deleted meanwhile")
+            raise NotConfirmed(first, error) if isinstance(error, StorageError) else error
         return [produced[at] for at in range(len(wanted))]
+
+    def _check_partition(self, at: int, one: ToProduce, count: int) -> None:
+        if one.partition is not None and not 0 <= one.partition < count:
+            raise InvalidRequest(
+                f"message {at}: topic {one.topic} has the partitions 0 to {count - 1}, not {one.partition}"
+            )
 
     def _partition(self, topic: Topic, at: int, one: ToProduce, without_key: dict[str, int]) -> int:
         count = topic.config.partitions
         if one.partition is not None:
-            if not 0 <= one.partition < count:
-                raise InvalidRequest(
-                    f"message {at}: topic {topic.name} has the partitions 0 to {count - 1}, not {one.partition}"
-                )
+            # Again: it may have been created by somebody else, with fewer of them.
+            self._check_partition(at, one, count)
             return one.partition
         if one.record.key is not None:
             return partition_of_key(one.record.key, count)

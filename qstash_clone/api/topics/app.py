@@ -53,7 +53,7 @@ class TopicApis:
             grant = found.api.authenticate(head)
             if found.row is None:
                 raise found.refusal(head)
-            if len(head.raw_path) + len(head.query) >= found.api.max_url_bytes:
+            if len(head.raw_path) + len(head.query) + bool(head.query) > found.api.max_url_bytes:
                 raise UrlTooLong(f"the URL is longer than {found.api.max_url_bytes} bytes")
             answer = await found.row.handler(Call(head, found.segments, receive, grant))
         except (Exception, asyncio.CancelledError) as error:

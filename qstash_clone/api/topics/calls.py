@@ -8,6 +8,7 @@ from starlette.types import Receive
 
 from qstash_clone.api.errors import Header
 from qstash_clone.api.requests import Head, read_body
+from qstash_clone.api.topics.content_coding import decode_content
 from qstash_clone.api.topics.credentials import Grant
 
 JSON_UTF8: Final = b"application/json; charset=utf-8"
@@ -26,6 +27,13 @@ class Call(msgspec.Struct, frozen=True):
     async def body(self, limit_bytes: int) -> bytes:
         """The whole body. Raises `BodyTooLarge`, `ClientGone`."""
         return await read_body(self.receive, self.head, limit_bytes)
+
+    async def decoded_body(self, limit_bytes: int) -> bytes:
+        """The whole body, unpacked if it was compressed with gzip; the limit holds before and after.
+
+        Raises as `body`, and `InvalidRequest` for a compression that is not understood.
+        """
+        return decode_content(self.head, await self.body(limit_bytes), limit_bytes)
 
 
 class Answer(msgspec.Struct, frozen=True):

@@ -11,6 +11,7 @@ from qstash_clone.api.topics.queries import first_value
 from qstash_clone.api.topics.table import TopicApi
 from qstash_clone.errors import QuotaExceeded, Unauthorized
 from qstash_clone.settings import Settings
+from qstash_clone.topics.producing import NotConfirmed
 
 MAX_URL_BYTES = 16 * 1024
 _CHALLENGE: Header = (b"www-authenticate", b'Basic realm="kafka", charset="UTF-8"')
@@ -76,6 +77,10 @@ def error_answer(error: BaseException, head: Head) -> Answer:
             return _error(shown.status, shown.text, (_CHALLENGE,))
         case QuotaExceeded():
             return _error(429, shown.text, (_RETRY,))
+        case NotConfirmed():
+            cause = answer_of(error.cause, "")
+            text = f"message {error.index} is not confirmed, others may be stored: {cause.text}"
+            return _error(cause.status, text, cause.headers)
         case _:
             return _error(shown.status, shown.text, shown.headers)
 
