@@ -7,6 +7,8 @@ import msgspec
 MAX_TIMESTAMP_MS: Final = 2**53 - 1
 """Times and offsets stay below it, because JSON clients keep numbers as IEEE doubles."""
 
+MAX_PARTITIONS: Final = 1000
+
 TimestampType = Literal["create", "append"]
 
 

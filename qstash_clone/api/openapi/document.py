@@ -19,6 +19,7 @@ from qstash_clone.api.openapi import (
     queues,
     schedules,
     small_resources,
+    topics,
     url_groups,
 )
 from qstash_clone.api.openapi.description import (
@@ -51,10 +52,16 @@ OPERATIONS: Final[Operations] = {
     **small_resources.DEV,
     **kafka_produce.OPERATIONS,
     **kafka_consume.OPERATIONS,
+    **topics.OPERATIONS,
 }
 """Everything that is described, whether this process serves it or not."""
 
-_BESIDES_THE_TABLE: Final = (*publishing.OPERATIONS, *kafka_produce.OPERATIONS, *kafka_consume.OPERATIONS)
+_BESIDES_THE_TABLE: Final = (
+    *publishing.OPERATIONS,
+    *kafka_produce.OPERATIONS,
+    *kafka_consume.OPERATIONS,
+    *topics.OPERATIONS,
+)
 _SEVERAL_IN_ONE: Final = {
     # One row, because a destination may look like a change of a schedule.
     "POST /v2/schedules/{rest}": (

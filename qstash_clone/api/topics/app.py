@@ -8,6 +8,7 @@ from starlette.types import Receive, Send
 
 from qstash_clone.api.requests import Head
 from qstash_clone.api.topics.calls import JSON_UTF8, Answer, Call
+from qstash_clone.api.topics.resource import TopicResource
 from qstash_clone.api.topics.table import Found, TopicRow, TopicTable
 from qstash_clone.api.topics.upstash import UpstashApi
 from qstash_clone.api.topics.upstash_consume import UpstashConsume
@@ -35,6 +36,7 @@ def topic_table(settings: Settings, stores: TopicStores) -> list[TopicRow]:
     return [
         *UpstashProduce(settings, stores, producer, upstash).rows(),
         *UpstashConsume(settings, stores, upstash).rows(),
+        *TopicResource(settings, stores, upstash.api).rows(),
     ]
 
 
