@@ -252,6 +252,7 @@ class _Builder:
         if operation.access is Access.NOBODY_ASKS:
             fields["security"] = []
         if operation.family is not None:
+            fields["x-api"] = operation.family.name
             fields["security"] = [{name: []} for name in operation.family.security]
             if not operation.family.has_head:
                 fields["x-no-head"] = True
