@@ -61,13 +61,39 @@ _SDK_TESTS: Final = ("test_python_sdk", "test_typescript_sdk")
 
 @cache
 def document() -> Document:
-    """The one that rows are taken from; the clock of `dev` is no part of the protocol."""
+    """The one that rows are taken from; the clock of `dev` and the Kafka REST APIs are no part of the protocol."""
+    whole = _whole_document().document
+    paths = {
+        path: {method: one for method, one in methods.items() if "x-api" not in one}
+        for path, methods in whole["paths"].items()
+    }
+    return Document({**whole, "paths": {path: methods for path, methods in paths.items() if methods}})
+
+
+@cache
+def _whole_document() -> Document:
     return documented.build(Settings())
+
+
+@cache
+def _prefixes_of_other_apis() -> frozenset[str]:
+    paths = {path for _, path, operation in _whole_document().operations() if "x-api" in operation}
+    return frozenset(path.split("/")[1] for path in paths) - {"v2"}
+
+
+def _is_of_another_api(method: str, raw_path: str) -> bool:
+    """Whether a request is for a Kafka REST API, also where that does not know it."""
+    if raw_path.lstrip("/").partition("/")[0].lower() in _prefixes_of_other_apis():
+        return True
+    found = _whole_document().find(method, raw_path)
+    return found is not None and "x-api" in found[1]
 
 
 def rows_of(exchange: Exchange) -> Iterator[str]:
     """The rows that a request with its answer has a part in."""
     raw_path, _, query = exchange.target.partition("?")
+    if _is_of_another_api(exchange.method, raw_path):
+        return
     found = document().find(exchange.method, raw_path)
     if found is None or exchange.status in _OF_NO_OPERATION:
         yield f"* {exchange.status}"

@@ -51,6 +51,15 @@ def test_rows_of_a_request(exchange: Exchange, rows: list[str]) -> None:
     assert list(rows_of(exchange)) == [f"{exchange.method} /v2/dlq {row}" for row in rows]
 
 
+@pytest.mark.parametrize(
+    ("method", "target", "status"),
+    [("GET", "/produce/t/v", 200), ("GET", "/Topics", 401), ("GET", "/topics/a/b", 404), ("PUT", "/produce", 405)],
+)
+def test_the_kafka_apis_have_no_rows(method: str, target: str, status: int) -> None:
+    assert list(rows_of(Exchange(method, target, status=status))) == []
+    assert not any("/produce" in row or " /topics" in row for row in all_rows())
+
+
 def test_rows_of_a_publish() -> None:
     headers = [("authorization", "Bearer t"), ("upstash-forward-x", "1"), ("upstash-delay", "1s"), ("x-other", "1")]
     exchange = Exchange("POST", "/v2/publish/https://e.com/?upstash-retries=1&a=b", headers, status=202)
