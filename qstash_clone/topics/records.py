@@ -1,6 +1,6 @@
 """Topics, their partitions and what is stored in them."""
 
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 
@@ -54,6 +54,13 @@ class Topic(msgspec.Struct, frozen=True, kw_only=True):
     """Another one each time a topic of this name is created: what belongs to an earlier one counts no more."""
     created_ms: int
     config: TopicConfig
+
+
+class Place(NamedTuple):
+    """A partition of a topic by its name, whether or not there is such a one."""
+
+    topic: str
+    partition: int
 
 
 class Bounds(msgspec.Struct, frozen=True):

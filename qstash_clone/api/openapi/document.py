@@ -11,6 +11,7 @@ from qstash_clone import __version__
 from qstash_clone.api.openapi import (
     dead_letters,
     flow_control,
+    kafka_consume,
     kafka_produce,
     logs,
     messages,
@@ -50,11 +51,17 @@ OPERATIONS: Final[Operations] = {
     **small_resources.PROBES,
     **small_resources.DEV,
     **kafka_produce.OPERATIONS,
+    **kafka_consume.OPERATIONS,
     **topics.OPERATIONS,
 }
 """Everything that is described, whether this process serves it or not."""
 
-_BESIDES_THE_TABLE: Final = (*publishing.OPERATIONS, *kafka_produce.OPERATIONS, *topics.OPERATIONS)
+_BESIDES_THE_TABLE: Final = (
+    *publishing.OPERATIONS,
+    *kafka_produce.OPERATIONS,
+    *kafka_consume.OPERATIONS,
+    *topics.OPERATIONS,
+)
 _SEVERAL_IN_ONE: Final = {
     # One row, because a destination may look like a change of a schedule.
     "POST /v2/schedules/{rest}": (

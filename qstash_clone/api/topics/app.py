@@ -11,6 +11,7 @@ from qstash_clone.api.topics.calls import JSON_UTF8, Answer, Call
 from qstash_clone.api.topics.resource import TopicResource
 from qstash_clone.api.topics.table import Found, TopicRow, TopicTable
 from qstash_clone.api.topics.upstash import UpstashApi
+from qstash_clone.api.topics.upstash_consume import UpstashConsume
 from qstash_clone.api.topics.upstash_produce import UpstashProduce
 from qstash_clone.errors import ClientGone, UrlTooLong
 from qstash_clone.observability import REQUEST_FAILED, REQUEST_REFUSED, REQUEST_SERVED, REQUESTS, describe, emit
@@ -34,6 +35,7 @@ def topic_table(settings: Settings, stores: TopicStores) -> list[TopicRow]:
     upstash = UpstashApi(settings)
     return [
         *UpstashProduce(settings, stores, producer, upstash).rows(),
+        *UpstashConsume(settings, stores, upstash).rows(),
         *TopicResource(settings, stores, upstash.api).rows(),
     ]
 
