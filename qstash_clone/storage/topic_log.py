@@ -25,8 +25,9 @@ from qstash_clone.topics.records import Appended, Bounds, Record, Slice, Topic, 
 
 MAX_UNIT_RECORDS: Final = 500
 """Appended in one step: a millisecond or two of Redis's time."""
-_TRIM_BYTES: Final = 4 * 1_048_576
-_TRIM_TOGETHER: Final = 50
+_TRIM_BYTES: Final = 1_048_576
+_TRIM_TOGETHER: Final = 20
+"""Redis reads the first record of each, and those may be large."""
 _RECORD_BYTES: Final = 24
 """What storing a record weighs besides its bytes."""
 
