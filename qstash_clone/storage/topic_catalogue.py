@@ -36,7 +36,9 @@ class TopicCatalogue:
         self._known.pop(name, None)
 
     async def list_topics(self) -> list[Topic]:
+        """All there are. Deletions that have broken off are ended: nobody else may ever ask for those names."""
         found: dict[str, Topic] = {}
+        deleted: list[str] = []
         cursor = 0
         while True:
             cursor, entries = await self._access.commands.ask(
@@ -45,10 +47,15 @@ class TopicCatalogue:
             for raw_name, encoded in entries.items():
                 name = raw_name.decode()
                 stored = decode_topic(name, encoded)
-                if not stored.is_deleted:
+                if stored.is_deleted:
+                    deleted.append(name)
+                else:
                     found[name] = shown(name, stored)
             if cursor == 0:
-                return [found[name] for name in sorted(found)]
+                break
+        for name in deleted:
+            await self._load(name)
+        return [found[name] for name in sorted(found)]
 
     async def get_topic(self, name: str) -> Topic | None:
         known = self._known.get(name)

@@ -126,6 +126,21 @@ async def test_a_broken_off_step_is_ended_by_the_next_caller(
     assert (await lossy_store.topics.append(found, 3, [Record(b"y")])).offsets == (0,)
 
 
+async def test_a_deletion_that_broke_off_is_ended_by_whoever_lists_topics(
+    store: Store, lossy_store: Store, proxy: LossyProxy, redis_client: Any, settings: Settings
+) -> None:
+    """Nobody has to ask for that name again: retention lists topics all the time."""
+    topic = await make(store)
+    await store.topics.append(topic, 0, [Record(b"x")])
+    proxy.lose_request(Script("drop_topic_logs").digest, times=MAX_TRIES)
+    with pytest.raises(StorageError):
+        await lossy_store.topics.delete_topic("orders")
+    stream = PartitionKeys(settings.key_namespace, 0, 1).topic_stream("orders", 0)
+    assert await redis_client.exists(stream)
+    assert await store.topics.list_topics() == []
+    assert not await redis_client.exists(stream)
+
+
 async def test_a_slow_maker_does_not_touch_a_later_topic(store: Store, settings: Settings, redis_client: Any) -> None:
     """A process that stood still while it made the logs of a topic finds those of the next topic of that name."""
     first = await make(store)

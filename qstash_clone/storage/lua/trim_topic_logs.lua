@@ -11,8 +11,8 @@ ARGV
   3+ wanted     five each: topic, number of its partition, generation of the topic, retention in ms, in bytes; -1 is none
 DERIVES  state, stream and index of each log
 RETURNS
-  {"ok", dropped, unfinished, error, ...}   records dropped, how many logs may have more to drop, and what is wrong with
-                                            logs that were left alone
+  {"ok", dropped, {place, ...}, error, ...}   records dropped, which of the logs (from 0) may have more to drop, and what
+                                              is wrong with logs that were left alone
   {"no_store"} | {"version", stored version}
 COST  O(logs), the first record of each, and the records dropped: at most 100 of each log
 ]]
@@ -26,7 +26,7 @@ if refusal then
   return refusal
 end
 local WANTED_ARGUMENTS, MAX_DROPPED = 5, 100
-local dropped, unfinished = 0, 0
+local dropped, unfinished = 0, {}
 
 -- Entries of records that were dropped.
 local function shorten_index(log)
@@ -62,6 +62,7 @@ local function pass_over(log, oldest_ms, retention_bytes)
   return false
 end
 
+-- Returns whether there may be more to drop.
 local function trim(log, retention_ms, retention_bytes)
   local before = log.start
   local oldest_ms = retention_ms < 0 and -1 or partition.now_ms - retention_ms
@@ -73,22 +74,22 @@ local function trim(log, retention_ms, retention_bytes)
     shorten_index(log)
   end
   dropped = dropped + log.start - before
-  unfinished = unfinished + (has_more and 1 or 0)
+  return has_more
 end
 
 local function trim_log(at)
   local log = open_topic_log(partition.prefix, ARGV[at], ARGV[at + 1], ARGV[at + 2])
-  if log and log.behind > log.start then
-    trim(log, tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4]))
+  if log and trim(log, tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4])) then
+    unfinished[#unfinished + 1] = (at - first) / WANTED_ARGUMENTS
   end
 end
 
-local reply = {'ok', 0, 0}
+local reply = {'ok', 0, unfinished}
 for at = first, #ARGV, WANTED_ARGUMENTS do
   local done, problem = pcall(trim_log, at)
   if not done then
     reply[#reply + 1] = error_text(problem)
   end
 end
-reply[2], reply[3] = dropped, unfinished
+reply[2] = dropped
 return reply
