@@ -149,6 +149,14 @@ async def test_whoever_waits_is_woken_by_an_append(
         await asyncio.wait_for(waiting, 5)
 
 
+async def test_more_readers_at_once_than_there_are_connections(store: Store, topic: Topic) -> None:
+    """One append wakes all that wait for it."""
+    await fill(store, topic, 0, 1)
+    assert await asyncio.gather(*(read(store, topic, [(0, 0)]) for _ in range(500))) == [[[0]]] * 500
+    bounds = await asyncio.gather(*(store.groups.load_group("g") for _ in range(500)))
+    assert {one.revision for one in bounds} == {0}
+
+
 async def test_waiting_ends(store: Store, topic: Topic) -> None:
     await fill(store, topic, 0, 3)
     await asyncio.wait_for(store.topics.wait_for_records([ReadFrom(topic, 0, 2)], 30), 5)
