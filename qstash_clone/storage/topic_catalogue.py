@@ -69,7 +69,11 @@ class TopicCatalogue:
             self._known.pop(name, None)
             return None
         topic = shown(name, stored)
-        self._known[name] = (topic, time.monotonic() + KNOWN_FOR_S)
+        now_s = time.monotonic()
+        if len(self._known) >= self._max_topics:
+            # Others may delete topics that nobody asks for here any more.
+            self._known = {name: known for name, known in self._known.items() if now_s < known[1]}
+        self._known[name] = (topic, now_s + KNOWN_FOR_S)
         return topic
 
     async def create_topic(self, name: str, config: TopicConfig) -> Topic:

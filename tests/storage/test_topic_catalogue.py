@@ -10,11 +10,13 @@ import pytest
 
 from qstash_clone.errors import InvalidRequest, NotFound, QuotaExceeded, StorageError
 from qstash_clone.settings import Settings
+from qstash_clone.storage import topic_catalogue
 from qstash_clone.storage.codec import STORAGE_VERSION
 from qstash_clone.storage.commands import Argument
-from qstash_clone.storage.keys import PartitionKeys, topics_key
+from qstash_clone.storage.keys import PartitionKeys, topic_generation_key, topics_key
 from qstash_clone.storage.scripts import MAX_TRIES, Script, ScriptRunner
 from qstash_clone.storage.store import Store
+from qstash_clone.storage.topic_catalogue import TopicCatalogue
 from qstash_clone.storage.topic_codec import StoredTopic, decode_topic, encode_topic
 from qstash_clone.topics.records import Record, TopicConfig
 from tests.storage.conftest import Opened
@@ -182,6 +184,20 @@ async def test_others_see_a_change_within_a_second(store: Store, settings: Setti
     assert await other.topics.get_topic("orders") in (made, grown)
     assert (await other.topics.create_topic("orders", TopicConfig(partitions=6))) == grown
     assert await other.topics.get_topic("orders") == grown
+
+
+async def test_topics_that_others_have_deleted_are_not_remembered_for_ever(
+    settings: Settings, opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(topic_catalogue, "KNOWN_FOR_S", 0.0)
+    access = (await opened(settings)).topics._access  # pyright: ignore[reportPrivateUsage]
+    keys = topics_key(settings.key_namespace), topic_generation_key(settings.key_namespace)
+    one, other = (TopicCatalogue(access, *keys, max_topics=3) for _ in range(2))
+    for number in range(10):
+        await other.create_topic(f"t{number}", CONFIG)
+        assert await one.get_topic(f"t{number}") is not None
+        await other.delete_topic(f"t{number}")
+    assert len(one._known) <= 3  # pyright: ignore[reportPrivateUsage]
 
 
 @pytest.mark.usefixtures("breaks_invariants")
