@@ -25,6 +25,8 @@ def topic_problems(client: Any, namespace: str, partitions: int, all_keys: list[
                 problems.append(f"{name!r} has no lifetime")
             if name.startswith(b"cg:") and client.zscore(keys.consumers, name[3:]) is None:
                 problems.append(f"consumer group {name[3:]!r} is not listed")
+            if name == b"live" and client.ttl(keys.prefix + name) == -1:
+                problems.append(f"{name!r} has no lifetime")
             if name.startswith((b"tl:", b"ti:")) and keys.prefix + b"tp:" + name[3:] not in all_keys:
                 problems.append(f"{name!r} belongs to no log")
             if name.startswith(b"tp:"):
