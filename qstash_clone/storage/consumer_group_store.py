@@ -33,7 +33,7 @@ class RedisGroupStore:
         keys = self._keys_of(name)
         reply, _ = await self._access.runner.run(
             "save_consumer_group",
-            [keys.meta, keys.consumer_group(name), keys.consumers, keys.live_consumers],
+            [keys.meta, keys.consumer_group(name), keys.consumers, keys.instances],
             [STORAGE_VERSION, name, revision, secrets.token_bytes(8), encoded, keep_ms, live_ms],
         )
         return reply[0] == b"ok"
@@ -42,7 +42,7 @@ class RedisGroupStore:
         return await self._list([keys.consumers for keys in self._access.keys])
 
     async def list_live_groups(self) -> list[str]:
-        return await self._list([keys.live_consumers for keys in self._access.keys])
+        return await self._list([keys.instances for keys in self._access.keys])
 
     async def _list(self, indexes: Sequence[bytes]) -> list[str]:
         names: set[str] = set()

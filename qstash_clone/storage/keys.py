@@ -104,7 +104,7 @@ class PartitionKeys:
         self.consumers = self.prefix + b"consumers"
         """sorted set, while there are consumer groups: name -> end of its state in ms. Written by
         save_consumer_group."""
-        self.live_consumers = self.prefix + b"live"
+        self.instances = self.prefix + b"instances"
         """sorted set, as long as its last entry: consumer group with instances -> ms at which the last of them is
         closed if nothing is heard. Written by save_consumer_group."""
 

@@ -78,7 +78,7 @@ async def test_the_list_of_groups_with_instances_lives_as_long_as_its_last_entry
 ) -> None:
     for name, live_ms in (("a", KEEP_MS), ("b", 1_000)):
         assert await store.groups.save_group(name, 0, b"", keep_ms=KEEP_MS, live_ms=live_ms)
-        assert KEEP_MS - 30_000 < await redis_client.pttl(keys.live_consumers.decode()) <= KEEP_MS
+        assert KEEP_MS - 30_000 < await redis_client.pttl(keys.instances.decode()) <= KEEP_MS
 
 
 async def _are_live(store: Store, names: list[str]) -> bool:
