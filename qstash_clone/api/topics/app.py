@@ -6,6 +6,7 @@ import time
 
 from starlette.types import Receive, Send
 
+from qstash_clone.api.burst import BurstLimit
 from qstash_clone.api.requests import Head
 from qstash_clone.api.topics.calls import JSON_UTF8, Answer, Call
 from qstash_clone.api.topics.resource import TopicResource
@@ -13,6 +14,7 @@ from qstash_clone.api.topics.table import Found, TopicRow, TopicTable
 from qstash_clone.api.topics.upstash import UpstashApi
 from qstash_clone.api.topics.upstash_consume import UpstashConsume
 from qstash_clone.api.topics.upstash_produce import UpstashProduce
+from qstash_clone.clock import Clock
 from qstash_clone.errors import ClientGone, UrlTooLong
 from qstash_clone.observability import REQUEST_FAILED, REQUEST_REFUSED, REQUEST_SERVED, REQUESTS, describe, emit
 from qstash_clone.settings import Settings
@@ -43,8 +45,9 @@ def topic_table(settings: Settings, stores: TopicStores) -> list[TopicRow]:
 class TopicApis:
     """Gives every request a credential check, an answer in JSON, a metric and a log event."""
 
-    def __init__(self, settings: Settings, stores: TopicStores) -> None:
+    def __init__(self, settings: Settings, stores: TopicStores, clock: Clock) -> None:
         self._table = TopicTable(topic_table(settings, stores))
+        self._burst = BurstLimit(settings.topics_burst_limit, clock)
 
     def find(self, head: Head) -> Found | None:
         """Where a request belongs; None if to none of these APIs."""
@@ -55,6 +58,7 @@ class TopicApis:
         started_s = time.perf_counter()
         try:
             grant = found.api.authenticate(head)
+            self._burst.take()
             if found.row is None:
                 raise found.refusal(head)
             if len(head.raw_path) + len(head.query) + bool(head.query) > found.api.max_url_bytes:
