@@ -333,6 +333,19 @@ class Settings:
         "Largest record: key, value, headers and what Kafka adds to them.",
         bounds=(1024, 64 * MIB),
     )
+    max_schemas: int = rules.number(
+        10_000,
+        _TOPICS,
+        "Most schemas of the schema registry, and most subjects: more are refused.",
+        bounds=(1, 1_000_000),
+    )
+    produce_rate_per_second: int = rules.number(
+        0,
+        _TOPICS,
+        "Most requests a second to produce, of each process of the api, through all Kafka REST APIs together; more are "
+        "answered 429. 0 is no limit.",
+        bounds=(0, 1_000_000),
+    )
 
     lease_ms: int = rules.number(
         20_000,

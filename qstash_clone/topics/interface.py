@@ -10,6 +10,7 @@ import msgspec
 
 from qstash_clone.errors import NotFound
 from qstash_clone.topics.records import Appended, Bounds, Record, Slice, Topic, TopicConfig
+from qstash_clone.topics.schemas import SchemaStore
 
 
 class TopicGone(NotFound):
@@ -106,10 +107,13 @@ class GroupStore(Protocol):
 
 
 class TopicStores(Protocol):
-    """Both, of a store that may not be there yet; each raises `StorageUnavailable` while it is not."""
+    """All, of a store that may not be there yet; each raises `StorageUnavailable` while it is not."""
 
     @property
     def topics(self) -> TopicLog: ...
 
     @property
     def groups(self) -> GroupStore: ...
+
+    @property
+    def schemas(self) -> SchemaStore: ...
