@@ -12,6 +12,7 @@ from qstash_clone.api.app import route_table
 from qstash_clone.api.errors import STATUSES
 from qstash_clone.api.hot_path import Publisher
 from qstash_clone.api.routes.health import gauges_of as api_gauges
+from qstash_clone.api.topics.app import topic_table
 from qstash_clone.clock import SystemClock
 from qstash_clone.instruments import Counter, Histogram, LabeledCounter
 from qstash_clone.settings import Settings
@@ -74,6 +75,11 @@ def test_every_endpoint_is_described(settings: Settings, store: Store) -> None:
     # Outside of the table, or behind one of its rows that takes the rest of a path.
     served |= {"POST /v2/publish/{}", "POST /v2/enqueue/{}/{}", "POST /v2/batch"}
     served |= {"POST /v2/schedules/{}/pause", "POST /v2/schedules/{}/resume"}
+    served |= {
+        f"{method} {re.sub('{[^}]*}', '{}', row.path)}"
+        for row in topic_table(settings, store)
+        for method in row.methods.split()
+    }
     assert endpoints_described() == served - {"POST /v2/schedules"}
 
 

@@ -22,6 +22,13 @@ _ERROR: Schema = {
     "properties": {"error": {"type": "string", "minLength": 1}},
     "additionalProperties": False,
 }
+_KAFKA_ERROR: Schema = {
+    **_ERROR,
+    "required": ["error", "status"],
+    "properties": {**_ERROR["properties"], "status": {"type": "integer"}},
+}
+_REFUSALS = {"application/json": _ERROR, "application/json; charset=utf-8": {"anyOf": [_KAFKA_ERROR]}}
+"""What an undescribed request may be answered: by QStash's API, and by the Kafka REST APIs."""
 
 
 class Document:
@@ -39,13 +46,14 @@ class Document:
     def find(self, method: str, raw_path: str) -> tuple[str, Schema] | None:
         """The path, as it is described, and the operation of a request; None if nothing describes it."""
         wanted = "GET" if method == "HEAD" else method
-        if wanted == "GET" and not raw_path.endswith("//") and raw_path.lower() not in self._described:
+        is_kafka = not raw_path.lower().lstrip("/").startswith("v2/")
+        if (wanted == "GET" or is_kafka) and not raw_path.endswith("//") and raw_path.lower() not in self._described:
             # As the routes do, see docs/protocol/transport.md.
             raw_path = raw_path.removesuffix("/")
         for one_method, path, pattern, operation in self._patterns:
             match = pattern.fullmatch(raw_path) if one_method == wanted else None
             if match is not None and self._fits(match.groupdict(), operation):
-                return path, operation
+                return None if method == "HEAD" and operation.get("x-no-head") else (path, operation)
         return None
 
     def parameters(self, operation: Schema) -> list[Schema]:
@@ -58,7 +66,8 @@ class Document:
         if found is None:
             if status < 400:
                 return [f"answers {status}, and nothing describes this request"]
-            return self._mismatches(_ERROR, "application/json", content_type, body, method)
+            media_type = content_type if content_type in _REFUSALS else "application/json"
+            return self._mismatches(_REFUSALS[media_type], media_type, content_type, body, method)
         responses = found[1]["responses"]
         if str(status) not in responses:
             return [f"answers {status}, described are {', '.join(responses)}"]
@@ -73,7 +82,7 @@ class Document:
     def _mismatches(self, schema: Schema, media_type: str, content_type: str, body: bytes, method: str) -> list[str]:
         if content_type != media_type:
             return [f"has the content type {content_type}, described is {media_type}"]
-        if media_type != "application/json" or (method == "HEAD" and not body):
+        if not media_type.startswith("application/json") or (method == "HEAD" and not body):
             return []
         errors = self._validator(json.dumps(schema)).iter_errors(json.loads(body))  # pyright: ignore[reportUnknownMemberType]
         return [f"{error.json_path}: {error.message[:300]}" for error in errors]

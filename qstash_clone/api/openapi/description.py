@@ -60,6 +60,20 @@ class Access(StrEnum):
     PUBLISHING = "publishing"
     MANAGEMENT = "management"
     DEV = "dev"
+    TOPICS = "topics"
+
+
+class Family(msgspec.Struct, frozen=True, kw_only=True):
+    """What the operations of one API have in common."""
+
+    name: str
+    """The first word of the names of its error answers."""
+    error: Any
+    """Their shape."""
+    media_type: str
+    security: tuple[str, ...]
+    has_head: bool
+    """Whether `HEAD` is answered where `GET` is."""
 
 
 class Operation(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,10 +87,12 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     body: Body | None = None
     answers: Mapping[int, Answer]
     errors: tuple[int, ...] = ()
-    """Statuses from 400 on that are answered with `{"error"}`, besides those that go with the access."""
+    """Statuses from 400 on that are answered with the error of the family, besides those that go with the access."""
     access: Access = Access.MANAGEMENT
     is_extension: bool = False
     """QStash does not have it."""
+    family: Family | None = None
+    """None: QStash's API."""
 
 
 Operations = Mapping[str, Operation]

@@ -11,6 +11,7 @@ from qstash_clone import __version__
 from qstash_clone.api.openapi import (
     dead_letters,
     flow_control,
+    kafka_produce,
     logs,
     messages,
     publishing,
@@ -23,6 +24,7 @@ from qstash_clone.api.openapi.description import (
     Access,
     Answer,
     AnyOf,
+    Family,
     Operation,
     Operations,
     Parameter,
@@ -46,10 +48,11 @@ OPERATIONS: Final[Operations] = {
     **small_resources.KEYS,
     **small_resources.PROBES,
     **small_resources.DEV,
+    **kafka_produce.OPERATIONS,
 }
 """Everything that is described, whether this process serves it or not."""
 
-_BESIDES_THE_TABLE: Final = tuple(publishing.OPERATIONS)
+_BESIDES_THE_TABLE: Final = (*publishing.OPERATIONS, *kafka_produce.OPERATIONS)
 _SEVERAL_IN_ONE: Final = {
     # One row, because a destination may look like a change of a schedule.
     "POST /v2/schedules/{rest}": (
@@ -70,6 +73,7 @@ _ERRORS: Final = {
     408: ("RequestTimeout", "The request did not arrive in time."),
     412: ("PreconditionFailed", "A configured maximum would be passed."),
     413: ("ContentTooLarge", "The body is larger than allowed."),
+    414: ("UriTooLong", "The path and query are longer than allowed."),
     429: ("TooManyRequests", "More requests in this second than there may be."),
     431: ("HeadersTooLarge", "More headers, or more bytes of them, than allowed."),
     500: ("InternalError", "A defect of the service; the text names the request id."),
@@ -80,20 +84,27 @@ _ALWAYS: Final = {
     Access.PUBLISHING: (401, 403, 408, 431, 500, 503),
     Access.DEV: (401, 403, 408, 431, 500, 503),
     Access.MANAGEMENT: (401, 403, 408, 429, 431, 500, 503),
+    Access.TOPICS: (401, 403, 408, 414, 431, 500, 503),
 }
+_BEFORE_ANY_ROUTE: Final = (408, 431)
+"""Answered before it is known which API a request is for."""
+_QSTASH: Final = Family(
+    name="", error=Error, media_type="application/json", security=("bearer", "query"), has_head=True
+)
 _ANSWER_HEADERS: Final = {
     "X-Request-Id": "The id of the request: its own, or one that was made up.",
     "Burst-RateLimit-Limit": "Requests in a second.",
     "Burst-RateLimit-Remaining": "How many are left in this one.",
     "Burst-RateLimit-Reset": "When the next one begins, in seconds of Unix time.",
     "Retry-After": "Seconds after which to try again.",
-    "WWW-Authenticate": "`Bearer`.",
+    "WWW-Authenticate": "The scheme of the credential.",
 }
 _HEADERS_OF: Final = {
     401: ("WWW-Authenticate",),
     429: ("Burst-RateLimit-Limit", "Burst-RateLimit-Remaining", "Burst-RateLimit-Reset", "Retry-After"),
     503: ("Retry-After",),
 }
+_HEADERS_OF_TOPICS: Final = {**_HEADERS_OF, 429: ("Retry-After",)}
 _REQUEST_ID: Final = Parameter(
     name="X-Request-Id",
     place="header",
@@ -103,7 +114,8 @@ _REQUEST_ID: Final = Parameter(
 
 _TEXT: Final = (
     "A message queue over HTTP that speaks the QStash v2 API. Paths are matched in any case, ids are not. Bodies that "
-    "are JSON are read as such whatever their content type says. GET includes HEAD. A path or method that is not here "
+    "are JSON are read as such whatever their content type says. GET includes HEAD, except for operations marked "
+    "`x-no-head`, where HEAD is answered 405. A path or method that is not here "
     "is answered 404 or 405, and what is no HTTP 400, all with an error in JSON. Operations marked `x-extension` are "
     "not part of QStash."
 )
@@ -114,7 +126,7 @@ class UndescribedRoute(LookupError):
 
 
 def operations_of(rows: Sequence[Row], refusals: Collection[Endpoint]) -> dict[str, Operation]:
-    """The operations of all rows, and those of publishing, which are in no table.
+    """The operations of all rows, and those of publishing and of the Kafka REST APIs, which are not in this table.
 
     Raises `UndescribedRoute`. `refusals` are the endpoints that answer every request with 400.
     """
@@ -172,13 +184,13 @@ class _Builder:
     def __init__(self) -> None:
         self._schemas: dict[str, Schema] = {}
         self._parameters: dict[str, Schema] = {}
+        self._responses: dict[str, Schema] = {}
 
     def build(self, operations: dict[str, Operation]) -> dict[str, Any]:
         paths: dict[str, dict[str, Any]] = {}
         for key, operation in sorted(operations.items(), key=lambda item: item[0].partition(" ")[2]):
             method, _, path = key.partition(" ")
             paths.setdefault(path, {})[method.lower()] = self._operation(operation)
-        responses = {name: self._error(status, text) for status, (name, text) in _ERRORS.items()}
         return {
             "openapi": "3.1.0",
             "info": {
@@ -195,12 +207,14 @@ class _Builder:
                 "securitySchemes": {
                     "bearer": {"type": "http", "scheme": "bearer"},
                     "query": {"type": "apiKey", "in": "query", "name": "qstash_token"},
+                    "basic": {"type": "http", "scheme": "basic"},
+                    "pass": {"type": "apiKey", "in": "query", "name": "pass"},
                 },
                 "headers": {
                     name: {"description": text, "schema": {"type": "string"}} for name, text in _ANSWER_HEADERS.items()
                 },
                 "parameters": self._parameters,
-                "responses": responses,
+                "responses": dict(sorted(self._responses.items())),
                 "schemas": dict(sorted(self._schemas.items())),
             },
         }
@@ -209,7 +223,8 @@ class _Builder:
         statuses = {*operation.errors, *_ALWAYS[operation.access]}
         responses: dict[str, Any] = {str(status): self._answer(one) for status, one in operation.answers.items()}
         for status in sorted(statuses):
-            responses.setdefault(str(status), {"$ref": f"#/components/responses/{_ERRORS[status][0]}"})
+            family = _QSTASH if operation.family is None or status in _BEFORE_ANY_ROUTE else operation.family
+            responses.setdefault(str(status), self._error(status, family))
         fields: Schema = {
             "operationId": operation.id,
             "tags": [operation.tag],
@@ -227,6 +242,10 @@ class _Builder:
             }
         if operation.access is Access.NOBODY_ASKS:
             fields["security"] = []
+        if operation.family is not None:
+            fields["security"] = [{name: []} for name in operation.family.security]
+            if not operation.family.has_head:
+                fields["x-no-head"] = True
         if operation.is_extension:
             fields["x-extension"] = True
         return fields
@@ -254,13 +273,16 @@ class _Builder:
             "content": {answer.media_type: {"schema": self._schema(answer.shape)}},
         }
 
-    def _error(self, status: int, text: str) -> Schema:
-        names = ("X-Request-Id", *_HEADERS_OF.get(status, ()))
-        return {
+    def _error(self, status: int, family: Family) -> Schema:
+        short_name, text = _ERRORS[status]
+        name = family.name + short_name
+        headers = ("X-Request-Id", *(_HEADERS_OF if family is _QSTASH else _HEADERS_OF_TOPICS).get(status, ()))
+        self._responses[name] = {
             "description": text,
-            "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in names},
-            "content": {"application/json": {"schema": self._schema(Error)}},
+            "headers": {header: {"$ref": f"#/components/headers/{header}"} for header in headers},
+            "content": {family.media_type: {"schema": self._schema(family.error)}},
         }
+        return {"$ref": f"#/components/responses/{name}"}
 
     def _schema(self, shape: Any) -> Schema:
         if isinstance(shape, AnyOf):
