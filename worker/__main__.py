@@ -102,6 +102,7 @@ async def _serve(settings: Settings) -> None:
                 store=store.delivery,
                 schedules=store.schedules,
                 url_groups=store.url_groups,
+                topics=store.topics,
                 transport=transport,
                 clock=clock,
                 health=health,

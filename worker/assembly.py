@@ -13,6 +13,7 @@ from qstash_clone.domain.outcome import BackoffPolicy, KeptAnswer
 from qstash_clone.settings import Settings
 from qstash_clone.storage.interface import DeliveryStore
 from qstash_clone.storage.resources import FiringStore, UrlGroupStore
+from qstash_clone.topics.interface import TopicRetention
 from worker.claim import ClaimLoop
 from worker.deliver import Deliverer
 from worker.health import Health
@@ -25,6 +26,7 @@ from worker.scheduler import ScheduleLoop
 from worker.settle import Settler
 from worker.supervisor import Loops, Supervisor
 from worker.timers import TimerLoop
+from worker.topic_janitor import TopicJanitorLoop
 from worker.transport import Transport
 
 
@@ -63,6 +65,7 @@ def assemble(
     store: DeliveryStore,
     schedules: FiringStore,
     url_groups: UrlGroupStore,
+    topics: TopicRetention,
     transport: Transport,
     clock: Clock,
     health: Health,
@@ -86,8 +89,16 @@ def assemble(
     janitors = [
         JanitorLoop(store=store, partition=partition, clock=clock, health=health, rng=rng) for partition in partitions
     ]
+    topic_janitor = TopicJanitorLoop(topics=topics, clock=clock, health=health, rng=rng)
+
+    def expire_anew(partition: int) -> None:
+        """The clock of messages was moved on: what was young may be old now."""
+        janitors[partition].wake()
+        topic_janitor.wake()
+
     redis_clocks = [
-        RedisClock(clock, lease_ms / RENEWALS_PER_LEASE, extend_first, on_advance=janitor.wake) for janitor in janitors
+        RedisClock(clock, lease_ms / RENEWALS_PER_LEASE, extend_first, on_advance=partial(expire_anew, partition))
+        for partition in partitions
     ]
     timers = [
         TimerLoop(store=store, partition=partition, redis_clock=redis_clocks[partition], clock=clock, health=health)
@@ -153,6 +164,7 @@ def assemble(
         timers=timers,
         schedulers=schedulers,
         janitors=janitors,
+        topic_janitor=topic_janitor,
     )
     supervisor = Supervisor(
         store=store,

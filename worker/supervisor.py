@@ -20,6 +20,7 @@ from worker.leases import LeaseLoop
 from worker.loop import Loop
 from worker.scheduler import ScheduleLoop
 from worker.timers import TimerLoop
+from worker.topic_janitor import TopicJanitorLoop
 
 HAND_BACK_SHARE = 0.2
 """Of the grace period is kept for handing back what did not finish: a few calls to the store."""
@@ -37,9 +38,11 @@ class Loops:
     timers: Sequence[TimerLoop]
     schedulers: Sequence[ScheduleLoop]
     janitors: Sequence[JanitorLoop]
+    topic_janitor: TopicJanitorLoop
 
     def all(self) -> list[Loop[Any]]:
-        return [self.heartbeat, self.leases, *self.timers, *self.schedulers, *self.claims, *self.janitors]
+        background = [*self.timers, *self.schedulers, *self.janitors, self.topic_janitor]
+        return [self.heartbeat, self.leases, *self.claims, *background]
 
 
 class Supervisor:
@@ -109,7 +112,8 @@ class Supervisor:
         emit(WORKER_DRAINING, consumer=self._consumer, in_flight=len(self._holdings))
         self._loops.heartbeat.drain()
         loops = self._loops
-        await self._stop([*loops.claims, *loops.timers, *loops.schedulers, *loops.janitors], drain_ends_ms)
+        janitors = [*loops.janitors, loops.topic_janitor]
+        await self._stop([*loops.claims, *loops.timers, *loops.schedulers, *janitors], drain_ends_ms)
         await self._within(self._holdings.empty(), drain_ends_ms)
         if len(self._holdings):
             await self._hand_back(max(ends_ms, self._clock.monotonic_ms() + LAST_CALLS_MS))

@@ -127,10 +127,19 @@ class TopicCatalogue:
                 await self._replace(name, encoded, None)
             elif stored.made < stored.config.partitions:
                 await self._run_for_logs("make_topic_logs", name, stored, range(stored.made, stored.config.partitions))
-                await self._replace(name, encoded, msgspec.structs.replace(stored, made=stored.config.partitions))
+                if not await self._replace(
+                    name, encoded, msgspec.structs.replace(stored, made=stored.config.partitions)
+                ):
+                    await self._drop_if_gone(name, stored)
             else:
                 return stored, encoded
         raise _too_many_races(name)
+
+    async def _drop_if_gone(self, name: str, stored: StoredTopic) -> None:
+        """Remove logs that were made for a topic which was deleted meanwhile. Those of a later one stay."""
+        encoded: bytes | None = await self._access.commands.ask("HGET", self._topics_key, name)
+        if encoded is None or decode_topic(name, encoded).generation != stored.generation:
+            await self._run_for_logs("drop_topic_logs", name, stored, range(stored.config.partitions))
 
     async def _run_for_logs(self, script: str, name: str, stored: StoredTopic, numbers: range) -> None:
         access = self._access

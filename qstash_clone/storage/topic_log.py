@@ -1,6 +1,7 @@
 """Records of topics in Redis Streams: appended in groups, read, found by time, dropped when they are old."""
 
 import asyncio
+import logging
 import secrets
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, Final
@@ -8,6 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from qstash_clone.errors import StorageError
+from qstash_clone.observability import TOPIC_LOG_DAMAGED, emit
 from qstash_clone.storage.access import StoreAccess
 from qstash_clone.storage.codec import STORAGE_VERSION
 from qstash_clone.storage.commands import Argument
@@ -139,6 +141,8 @@ class RedisTopicLog:
                 args += (one.topic.name, one.partition, one.topic.generation, one.offset)
             reply, _ = await self._access.runner.run("read_records", [self._access.keys[partition].meta], args)
             for at, log in zip(places, reply[1:], strict=True):
+                if len(log) == 1:
+                    raise member_error(log[0])
                 found[at] = _slice_of(log)
                 if not log:
                     await self._explain_gone(wanted[at].topic)
@@ -184,6 +188,8 @@ class RedisTopicLog:
                 reply, _ = await self._access.runner.run("trim_topic_logs", [self._access.keys[partition].meta], args)
                 dropped += reply[1]
                 has_more = has_more or reply[2] > 0
+                for problem in reply[3:]:
+                    emit(TOPIC_LOG_DAMAGED, level=logging.ERROR, error=problem.decode(errors="replace"))
         return dropped, has_more
 
     async def _ask_ends(self, logs: Sequence[Log]) -> list[int | None]:

@@ -92,6 +92,17 @@ class TopicLog(Protocol):
         ...
 
 
+class TopicRetention(Protocol):
+    """What drops old records."""
+
+    async def list_topics(self) -> list[Topic]: ...
+
+    async def trim(self, wanted: Sequence[tuple[Topic, int]]) -> tuple[int, bool]:
+        """Drop old records of these partitions, at most a hundred of each. Returns how many were dropped, and whether
+        there may be more."""
+        ...
+
+
 class GroupStore(Protocol):
     """States of consumer groups; one changes only from what it was read as."""
 

@@ -370,8 +370,8 @@ PYTHON = (
     Mutant(
         name="supervisor.py: firings go on while the worker stops",
         path="worker/supervisor.py",
-        old="*loops.schedulers, *loops.janitors], drain",
-        new="*loops.janitors], drain",
+        old="*loops.schedulers, *janitors], drain",
+        new="*janitors], drain",
         selection=["tests/worker/test_supervisor.py", "-k", "firing_under_way"],
     ),
 )

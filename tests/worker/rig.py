@@ -19,6 +19,7 @@ from qstash_clone.ids import MessageId
 from qstash_clone.settings import Settings
 from qstash_clone.storage.keys import CONSUMER_GROUP, PartitionKeys
 from qstash_clone.storage.store import Store
+from qstash_clone.topics.interface import TopicRetention
 from tests.support.faulty_store import FaultyFiringStore, FaultyStore, FaultyUrlGroupStore
 from worker.assembly import Worker, assemble, new_consumer_name
 from worker.claim import ClaimLoop
@@ -202,7 +203,7 @@ def build_rig(settings: Settings, store: Store, raw: "redis.asyncio.Redis", cloc
     transport = FakeTransport()
     consumer = new_consumer_name()
     firings, url_groups = FaultyFiringStore(store.schedules), FaultyUrlGroupStore(store.url_groups)
-    worker, health = build_worker(settings, faulty, transport, clock, consumer, firings, url_groups)
+    worker, health = build_worker(settings, faulty, transport, clock, consumer, firings, url_groups, store.topics)
     return Rig(
         settings=settings,
         real_store=store,
@@ -226,6 +227,7 @@ def build_worker(
     consumer: str,
     firings: FaultyFiringStore,
     url_groups: FaultyUrlGroupStore,
+    topics: TopicRetention,
 ) -> tuple[Worker, Health]:
     health = Health(clock)
     worker = assemble(
@@ -233,6 +235,7 @@ def build_worker(
         store=store,
         schedules=firings,
         url_groups=url_groups,
+        topics=topics,
         transport=transport,
         clock=clock,
         health=health,

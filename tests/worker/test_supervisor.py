@@ -58,6 +58,7 @@ class Live:
             self.consumer,
             self.rig.firings,
             self.rig.url_groups,
+            store.topics,
         )
         self.task = asyncio.create_task(self.worker.supervisor.run())
 

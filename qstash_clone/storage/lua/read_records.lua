@@ -13,7 +13,7 @@ ARGV
 DERIVES  state and stream of each log
 RETURNS
   {"ok", log, ...}   one per log wanted: {first offset that exists, next offset, offset of the first record, {record, ...}},
-                     or {} if the topic was deleted
+                     {} if the topic was deleted, or {"error <text>"}
   {"no_store"} | {"version", stored version}
 COST  O(logs + max_records), and the bytes read: at most max_bytes and one record more
 ]]
@@ -51,8 +51,10 @@ end
 
 local logs, reply = {}, {'ok'}
 for at = first, #ARGV, WANTED_ARGUMENTS do
-  local log = open_topic_log(partition.prefix, ARGV[at], ARGV[at + 1], ARGV[at + 2])
-  if log then
+  local done, log = pcall(open_topic_log, partition.prefix, ARGV[at], ARGV[at + 1], ARGV[at + 2])
+  if not done then
+    log = {error_text(log)}
+  elseif log then
     log.from = math.max(log.start, math.min(tonumber(ARGV[at + 3]), log.behind))
     log.at, log.records = log.from, {}
     logs[#logs + 1] = log

@@ -11,7 +11,8 @@ ARGV
   3+ wanted     five each: topic, number of its partition, generation of the topic, retention in ms, in bytes; -1 is none
 DERIVES  state, stream and index of each log
 RETURNS
-  {"ok", dropped, logs}   records dropped, and how many logs may have more to drop
+  {"ok", dropped, unfinished, error, ...}   records dropped, how many logs may have more to drop, and what is wrong with
+                                            logs that were left alone
   {"no_store"} | {"version", stored version}
 COST  O(logs), and the records looked at: at most 100 of each log
 ]]
@@ -61,10 +62,19 @@ local function trim(log, retention_ms, retention_bytes)
   unfinished = unfinished + (log.start - before == #entries and #entries > 0 and 1 or 0)
 end
 
-for at = first, #ARGV, WANTED_ARGUMENTS do
+local function trim_log(at)
   local log = open_topic_log(partition.prefix, ARGV[at], ARGV[at + 1], ARGV[at + 2])
   if log and log.behind > log.start then
     trim(log, tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4]))
   end
 end
-return {'ok', dropped, unfinished}
+
+local reply = {'ok', 0, 0}
+for at = first, #ARGV, WANTED_ARGUMENTS do
+  local done, problem = pcall(trim_log, at)
+  if not done then
+    reply[#reply + 1] = error_text(problem)
+  end
+end
+reply[2], reply[3] = dropped, unfinished
+return reply

@@ -1,0 +1,61 @@
+"""save_consumer_group.lua: one change at a time, made from what was read, done once however often sent."""
+
+import asyncio
+
+import pytest
+
+from qstash_clone.errors import StorageError
+from qstash_clone.storage.scripts import MAX_TRIES, Script
+from qstash_clone.storage.store import Store
+from tests.support.eventually import eventually
+from tests.support.lossy_proxy import LossyProxy
+
+KEEP_MS = 60_000
+
+
+@pytest.mark.parametrize("partitions", [1, 3])
+async def test_a_group_is_saved_and_listed(store: Store) -> None:
+    groups = store.groups
+    assert (await groups.load_group("g ü")).revision == 0
+    assert await groups.save_group("g ü", 0, b"one", keep_ms=KEEP_MS)
+    assert await groups.save_group("a", 0, b"", keep_ms=KEEP_MS)
+    found = await groups.load_group("g ü")
+    assert (found.revision, found.encoded) == (1, b"one")
+    assert await groups.save_group("g ü", 1, b"two", keep_ms=KEEP_MS)
+    found = await groups.load_group("g ü")
+    assert (found.revision, found.encoded) == (2, b"two")
+    assert await groups.list_groups() == ["a", "g ü"]
+
+
+async def test_of_two_changes_one_is_made(store: Store) -> None:
+    outcomes = await asyncio.gather(*(store.groups.save_group("g", 0, b"%d" % n, keep_ms=KEEP_MS) for n in range(5)))
+    assert outcomes.count(True) == 1
+    assert (await store.groups.load_group("g")).encoded == b"%d" % outcomes.index(True)
+    assert not await store.groups.save_group("g", 0, b"late", keep_ms=KEEP_MS)
+    assert not await store.groups.save_group("g", 7, b"early", keep_ms=KEEP_MS)
+
+
+async def test_a_repeated_call_finds_its_own_work(lossy_store: Store, proxy: LossyProxy) -> None:
+    proxy.lose_reply(Script("save_consumer_group").digest, times=MAX_TRIES - 1)
+    assert await lossy_store.groups.save_group("g", 0, b"one", keep_ms=KEEP_MS)
+    assert (await lossy_store.groups.load_group("g")).revision == 1
+    proxy.lose_reply(Script("save_consumer_group").digest, times=MAX_TRIES)
+    with pytest.raises(StorageError):
+        await lossy_store.groups.save_group("g", 1, b"two", keep_ms=KEEP_MS)
+
+
+async def test_a_group_that_nobody_uses_is_forgotten(store: Store) -> None:
+    assert await store.groups.save_group("g", 0, b"one", keep_ms=1)
+
+    async def is_forgotten() -> bool:
+        return (await store.groups.load_group("g")).revision == 0
+
+    await eventually(is_forgotten)
+    assert await store.groups.save_group("g", 0, b"two", keep_ms=KEEP_MS)
+    assert await store.groups.save_group("other", 0, b"", keep_ms=1)
+    assert await store.groups.save_group("third", 0, b"", keep_ms=KEEP_MS)
+    await eventually(lambda: _are_listed(store, ["g", "third"]))
+
+
+async def _are_listed(store: Store, names: list[str]) -> bool:
+    return await store.groups.list_groups() == names
