@@ -9,6 +9,7 @@ import msgspec
 from qstash_clone.errors import BodyTooLarge, InvalidRequest, NotFound, StorageError
 from qstash_clone.topics.interface import TopicGone, TopicStores
 from qstash_clone.topics.partitioning import partition_of_key
+from qstash_clone.topics.rate import TokenBucket
 from qstash_clone.topics.records import Record, Topic, TopicConfig, is_topic_name
 
 _HEADER_BYTES: Final = 10
@@ -48,12 +49,19 @@ class Producer:
     """Appends what requests want produced."""
 
     def __init__(
-        self, stores: TopicStores, *, auto_create_topics: bool, default_partitions: int, max_record_bytes: int
+        self,
+        stores: TopicStores,
+        *,
+        auto_create_topics: bool,
+        default_partitions: int,
+        max_record_bytes: int,
+        rate: TokenBucket,
     ) -> None:
         self._stores = stores
         self._auto_create_topics = auto_create_topics
         self._new_topic = TopicConfig(partitions=default_partitions)
         self._max_record_bytes = max_record_bytes
+        self._rate = rate
         self._next_partition = 0
 
     async def find_topic(self, name: str) -> Topic:
@@ -63,15 +71,20 @@ class Producer:
         """
         return await self._look_up(name) or await self._create(name)
 
+    async def check_topic(self, name: str) -> None:
+        """Raise `NotFound` if producing to it would; nothing is created."""
+        await self._look_up(name)
+
     async def produce(self, wanted: Sequence[ToProduce]) -> list[Produced]:
         """Append all; the answer is in the order of the request.
 
-        Raises `InvalidRequest`, `NotFound`, `BodyTooLarge`, `QuotaExceeded` before anything was appended, the first
-        three before a topic was created, and a `StorageError` if there is no confirmation: `NotConfirmed` for one of
-        several.
+        Raises `InvalidRequest`, `NotFound`, `BodyTooLarge`, `RateLimited`, `QuotaExceeded` before anything was
+        appended, the first four before a topic was created, and a `StorageError` if there is no confirmation:
+        `NotConfirmed` for one of several.
         """
         for at, one in enumerate(wanted):
             self._check_size(at, one.record)
+        self._rate.take()
         try:
             return await self._produce(wanted)
         except TopicGone:

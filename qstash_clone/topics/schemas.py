@@ -3,7 +3,7 @@
 import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, Protocol, get_args
 
 import msgspec
 
@@ -14,15 +14,7 @@ from qstash_clone.topics.avro_types import AvroType
 
 Level = Literal["NONE", "BACKWARD", "BACKWARD_TRANSITIVE", "FORWARD", "FORWARD_TRANSITIVE", "FULL", "FULL_TRANSITIVE"]
 """Which schemas of a subject a new one must get along with: BACKWARD can read what those before it wrote."""
-LEVELS: Final[tuple[Level, ...]] = (
-    "NONE",
-    "BACKWARD",
-    "BACKWARD_TRANSITIVE",
-    "FORWARD",
-    "FORWARD_TRANSITIVE",
-    "FULL",
-    "FULL_TRANSITIVE",
-)
+LEVELS: Final[dict[str, Level]] = {level: level for level in get_args(Level)}
 DEFAULT_LEVEL: Final = "NONE"
 MAX_SUBJECT_CHARACTERS: Final = 512
 _MAX_RACES: Final = 50
@@ -125,11 +117,22 @@ class NamedVersion(msgspec.Struct, frozen=True):
     text: str
 
 
+class SchemaStores(Protocol):
+    """A store that may not be there yet; raises `StorageUnavailable` while it is not."""
+
+    @property
+    def schemas(self) -> SchemaStore: ...
+
+
 class SchemaRegistry:
     """Registers, finds and deletes."""
 
-    def __init__(self, store: SchemaStore) -> None:
-        self._store = store
+    def __init__(self, stores: SchemaStores) -> None:
+        self._stores = stores
+
+    @property
+    def _store(self) -> SchemaStore:
+        return self._stores.schemas
 
     async def register(self, subject: str, schema: AvroSchema, *, may_register: bool = True) -> SubjectVersion | None:
         """The version of a subject that has this schema, made if there is none; None if it may not be.

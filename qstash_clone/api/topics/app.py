@@ -7,7 +7,11 @@ import time
 from starlette.types import Receive, Send
 
 from qstash_clone.api.requests import Head
-from qstash_clone.api.topics.calls import JSON_UTF8, Answer, Call
+from qstash_clone.api.topics.calls import Answer, Call
+from qstash_clone.api.topics.credentials import Credentials
+from qstash_clone.api.topics.event_streams_v1 import EventStreamsV1
+from qstash_clone.api.topics.event_streams_v2 import EventStreamsV2
+from qstash_clone.api.topics.schema_registry import SchemaRegistryApi
 from qstash_clone.api.topics.table import Found, TopicRow, TopicTable
 from qstash_clone.api.topics.upstash import UpstashApi
 from qstash_clone.api.topics.upstash_produce import UpstashProduce
@@ -16,8 +20,9 @@ from qstash_clone.observability import REQUEST_FAILED, REQUEST_REFUSED, REQUEST_
 from qstash_clone.settings import Settings
 from qstash_clone.topics.interface import TopicStores
 from qstash_clone.topics.producing import Producer
+from qstash_clone.topics.rate import TokenBucket
+from qstash_clone.topics.schemas import SchemaRegistry
 
-_CONTENT_TYPE = (b"content-type", JSON_UTF8)
 _NO_STORE = (b"cache-control", b"no-store")
 
 
@@ -29,10 +34,16 @@ def topic_table(settings: Settings, stores: TopicStores) -> list[TopicRow]:
         auto_create_topics=settings.auto_create_topics,
         default_partitions=settings.default_partitions,
         max_record_bytes=settings.max_record_bytes,
+        rate=TokenBucket(settings.produce_rate_per_second),
     )
+    registry = SchemaRegistry(stores)
+    credentials = Credentials(settings)
     upstash = UpstashApi(settings)
     return [
         *UpstashProduce(settings, stores, producer, upstash).rows(),
+        *EventStreamsV2(credentials, stores, producer, registry).rows(),
+        *EventStreamsV1(credentials, producer, registry).rows(),
+        *SchemaRegistryApi(credentials, registry).rows(),
     ]
 
 
@@ -76,6 +87,7 @@ class TopicApis:
             emit(REQUEST_REFUSED, route=found.label, method=head.method, error=str(error), request_id=request_id)
             return
         answer = found.api.error_shape(error, head)
+        trace = {"trace": answer.trace} if answer.trace else {}
         REQUESTS.inc(found.label, f"{answer.status // 100}xx")
         if answer.status == 500:
             emit(
@@ -85,6 +97,7 @@ class TopicApis:
                 method=head.method,
                 request_id=request_id,
                 traceback=describe(error),
+                **trace,
             )
         else:
             emit(
@@ -95,6 +108,7 @@ class TopicApis:
                 status=answer.status,
                 error=str(error) or type(error).__name__,
                 request_id=request_id,
+                **trace,
             )
         await _send(answer, head, send)
 
@@ -105,11 +119,12 @@ async def _send(answer: Answer, head: Head, send: Send) -> None:
             "type": "http.response.start",
             "status": answer.status,
             "headers": [
-                _CONTENT_TYPE,
+                (b"content-type", answer.content_type),
                 (b"content-length", b"%d" % len(answer.body)),
                 (b"x-request-id", head.request_id),
                 _NO_STORE,
                 *answer.headers,
+                *([(b"x-trace-id", answer.trace.encode())] if answer.trace else ()),
             ],
         }
     )
