@@ -20,6 +20,7 @@ from qstash_clone.errors import QuotaExceeded, StorageFull, StorageTimeout, Stor
 from qstash_clone.settings import Settings
 from qstash_clone.storage.store import Store
 from qstash_clone.topics.partitioning import partition_of_key
+from qstash_clone.topics.rate import TokenBucket
 from qstash_clone.topics.schemas import SubjectVersion
 from tests.api.conftest import Events
 from tests.api.kafka import JSON_UTF8, UUID, failing_append, schema_text, stored_records
@@ -409,24 +410,28 @@ async def test_500(client: httpx.AsyncClient, store: Store, monkeypatch: pytest.
     assert "ZeroDivisionError" in event["traceback"]
 
 
-async def test_429(opened: Opened, settings: Settings, store: Store) -> None:
-    client = await opened(replace(settings, produce_rate_per_second=2))
-    answers = [await send(client, {"value": TEXT}) for _ in range(2)]
-    assert [answer.status_code for answer in answers] == [200, 200]
-    for _ in range(20):
-        answer = await send(client, {"value": TEXT})
-        if answer.status_code == 429:
-            break
+async def test_429(opened: Opened, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All producer APIs share the limit."""
+    now_s = 100.0
+
+    def make_bucket(per_second: int) -> TokenBucket:
+        return TokenBucket(per_second, lambda: now_s)
+
+    monkeypatch.setattr("qstash_clone.api.topics.app.TokenBucket", make_bucket)
+    client = await opened(replace(settings, produce_rate_per_second=3))
+    plain = {"content-type": "text/plain"}
+    assert (await send(client, {"value": TEXT})).status_code == 200
+    assert (await client.post("/topics/orders/records", content=b"x", headers=plain)).status_code == 200
+    assert (await client.get("/produce/orders/x")).status_code == 200
+    answer = await send(client, {"value": TEXT})
     refused(answer, 429, "too_many_requests")
     assert answer.headers["retry-after"] == "1"
-    # The other APIs share it.
-    statuses: list[int] = []
-    for _ in range(20):
-        headers = {"content-type": "text/plain"}
-        answer = await client.post("/topics/orders/records", content=b"x", headers=headers)
-        statuses += [answer.status_code, (await client.get("/produce/orders/x")).status_code]
-    assert set(statuses) == {200, 429} or set(statuses) == {429}
-    assert (await send(await opened(settings), {"value": TEXT})).status_code == 200
+    assert (await client.post("/topics/orders/records", content=b"x", headers=plain)).status_code == 429
+    answer = await client.get("/produce/orders/x")
+    assert (answer.status_code, answer.headers["retry-after"], answer.json()["status"]) == (429, "1", 429)
+    now_s += 0.4
+    assert (await send(client, {"value": TEXT})).status_code == 200
+    assert (await send(client, {"value": TEXT})).status_code == 429
 
 
 async def test_429_for_one_topic_too_many(
