@@ -13,7 +13,7 @@ help:
 	@echo "make faults   kill real processes under load and count every message"
 	@echo "make mutants  break named places; each must make a test fail"
 	@echo "make bench    measure against references in the same run"
-	@echo "make conformance  run the official SDKs' own tests (PY=, JS=, GO=<checkout of qstash-py, -js, -go>)"
+	@echo "make conformance  run the official SDKs' own tests (PY=, JS=, GO=, KAFKA=<checkout>)"
 	@echo "make fuzz     send requests that are made up from the OpenAPI document"
 	@echo "make matrix   record anew what the end-to-end tests see of the protocol"
 	@echo "make lock     compile requirements.lock from pyproject.toml"
@@ -46,7 +46,7 @@ mutants: venv
 
 conformance: venv
 	@$(BIN)/python -m tests.conformance $(if $(PY),--python "$(PY)") $(if $(JS),--typescript "$(JS)") \
-	    $(if $(GO),--go "$(GO)") $(ARGS)
+	    $(if $(GO),--go "$(GO)") $(if $(KAFKA),--kafka "$(KAFKA)") $(ARGS)
 
 fuzz: venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --no-deps --require-hashes \

@@ -26,6 +26,7 @@ from bench.measures import (
     schedules,
     starts,
     timers,
+    topics,
 )
 from bench.plan import FULL, QUICK, Bench, Measure, Sizes
 from bench.report import BenchFailure, Report
@@ -44,6 +45,7 @@ MEASURES: dict[str, Measure] = {
     "memory": memory.measure,
     "commands": commands.measure,
     "schedules": schedules.measure,
+    "topics": topics.measure,
     "starts": starts.measure,
 }
 RESULTS = Path(__file__).parent / "results"

@@ -346,6 +346,21 @@ class Settings:
         "answered 429. 0 is no limit.",
         bounds=(0, 1_000_000),
     )
+    max_read_records: int = rules.number(
+        500, _TOPICS, "Most records of one answer to a fetch or consume call.", bounds=(1, 100_000)
+    )
+    max_read_bytes: int = rules.number(
+        4 * MIB,
+        _TOPICS,
+        "Most bytes of records in one such answer; a larger record comes alone.",
+        bounds=(1024, 256 * MIB),
+    )
+    max_read_wait_ms: int = rules.number(
+        60_000,
+        _TOPICS,
+        "Longest time for which such a call may wait for records; one that asks for more waits this long.",
+        bounds=(1000, 600_000),
+    )
 
     lease_ms: int = rules.number(
         20_000,

@@ -123,14 +123,17 @@ class _ClosedLoop:
 async def closed(arguments: dict[str, Any]) -> dict[str, Any]:
     """`connections` send `request` to `port` for `warm_up_s` and then `seconds`, of which rate and latency are told.
 
-    Where the request holds `NUMBER`, each one sent has a number of its own there.
+    Where the request holds `NUMBER`, each one sent has a number of its own there. `word` is counted in what is answered
+    meanwhile.
     """
     warm_up_s, seconds = float(arguments["warm_up_s"]), float(arguments["seconds"])
     loop = _ClosedLoop(str(arguments["request"]).encode("latin-1"))
     started_ns = time.perf_counter_ns() + round(warm_up_s * 1e9)
     await loop.run(int(arguments["port"]), int(arguments["connections"]), warm_up_s + seconds)
     ended_ns = started_ns + round(seconds * 1e9)
-    measured = [latency_ns for at_ns, latency_ns, _ in loop.answers if started_ns <= at_ns < ended_ns]
+    timely = [answer for answer in loop.answers if started_ns <= answer[0] < ended_ns]
+    measured = [latency_ns for _, latency_ns, _ in timely]
+    word = str(arguments.get("word", ""))
     if not measured:
         raise BenchFailure(f"no request was answered with 200 in {seconds:g} s; others, by status: {loop.refused}")
     return {
@@ -139,6 +142,7 @@ async def closed(arguments: dict[str, Any]) -> dict[str, Any]:
         "per_second": len(measured) / seconds,
         "p50_ms": percentile(measured, 0.5) / 1e6,
         "p99_ms": percentile(measured, 0.99) / 1e6,
+        "words_per_second": sum(body.count(word.encode()) for _, _, body in timely) / seconds if word else 0,
         "message_ids": [found.decode() for _, _, body in loop.answers for found in _MESSAGE_ID.findall(body)],
     }
 

@@ -69,3 +69,17 @@ def plain_request(port: int, url: str) -> bytes:
         f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n{lines}Accept: */*\r\nUser-Agent: bench\r\n"
         f"Content-Length: {BODY_BYTES}\r\n\r\n"
     ).encode() + BODY
+
+
+def kafka_request(port: int, token: str, path: str, content: object) -> bytes:
+    """A whole request to Upstash's Kafka REST API, with a body in JSON."""
+    body = msgspec.json.encode(content)
+    return (
+        f"POST {path} HTTP/1.1\r\n"
+        f"Host: 127.0.0.1:{port}\r\n"
+        f"Authorization: Bearer {token}\r\n"
+        "Content-Type: application/json\r\n"
+        "Accept: */*\r\n"
+        "User-Agent: bench\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    ).encode() + body

@@ -124,6 +124,10 @@ class ApiProtocol(HttpToolsProtocol):
         if self._phase != _IDLE or self._newest is None or self._newest.response_complete:
             return False
         self._newest.keep_alive = False
+        for cycle in (self._running, self._newest):
+            if cycle is not None:
+                cycle.has_client_ended = True
+                cycle.message_event.set()
         return True
 
     def pause_writing(self) -> None:

@@ -8,6 +8,7 @@ from typing import NoReturn
 
 import qstash_clone
 from qstash_clone.cli.import_arguments import add_arguments as add_import_arguments
+from qstash_clone.cli.topic_arguments import add_arguments as add_topic_arguments
 from qstash_clone.errors import ConfigurationError, QstashCloneError, ServiceFailed, StorageError, StoreIncompatible
 
 # Everything else is imported by the role that needs it: `--version` and a child's start should not wait for it.
@@ -40,6 +41,7 @@ _FLAGS_OF_COMMANDS = {
     "worker": ("--log-format", "--log-level"),
     "config": (),
     "import-upstash": (),
+    "topics": (),
 }
 _COMMANDS = {
     "dev": "run everything on this machine: embedded Redis, api and workers",
@@ -47,6 +49,7 @@ _COMMANDS = {
     "worker": "deliver messages; needs REDIS_URL and credentials",
     "config": "show every setting, its value and where it comes from, secrets masked",
     "import-upstash": "copy schedules, URL groups and queues from another QStash service into this one",
+    "topics": "make, show and change the topics of a running service",
 }
 
 
@@ -96,6 +99,10 @@ def _run(parsed: argparse.Namespace) -> int:
             from qstash_clone.cli import import_upstash
 
             return import_upstash.run(parsed, layers)
+        case "topics":
+            from qstash_clone.cli import topics
+
+            return topics.run(parsed, layers)
         case _:
             print(loading.describe(layers, as_dev=parsed.dev))
     return 0
@@ -138,4 +145,6 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--dev", action="store_true", help="show what `qstash-clone dev` would use")
         if name == "import-upstash":
             add_import_arguments(command)
+        if name == "topics":
+            add_topic_arguments(command)
     return parser

@@ -10,7 +10,6 @@ import msgspec
 
 from qstash_clone.errors import NotFound
 from qstash_clone.topics.records import Appended, Bounds, Record, Slice, Topic, TopicConfig
-from qstash_clone.topics.schemas import SchemaStore
 
 
 class TopicGone(NotFound):
@@ -118,13 +117,10 @@ class GroupStore(Protocol):
 
 
 class TopicStores(Protocol):
-    """All, of a store that may not be there yet; each raises `StorageUnavailable` while it is not."""
+    """Both, of a store that may not be there yet; each raises `StorageUnavailable` while it is not."""
 
     @property
     def topics(self) -> TopicLog: ...
 
     @property
     def groups(self) -> GroupStore: ...
-
-    @property
-    def schemas(self) -> SchemaStore: ...

@@ -1,11 +1,13 @@
 """Topics, their partitions and what is stored in them."""
 
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 
 MAX_TIMESTAMP_MS: Final = 2**53 - 1
 """Times and offsets stay below it, because JSON clients keep numbers as IEEE doubles."""
+
+MAX_PARTITIONS: Final = 1000
 
 TimestampType = Literal["create", "append"]
 
@@ -52,6 +54,13 @@ class Topic(msgspec.Struct, frozen=True, kw_only=True):
     """Another one each time a topic of this name is created: what belongs to an earlier one counts no more."""
     created_ms: int
     config: TopicConfig
+
+
+class Place(NamedTuple):
+    """A partition of a topic by its name, whether or not there is such a one."""
+
+    topic: str
+    partition: int
 
 
 class Bounds(msgspec.Struct, frozen=True):

@@ -1,4 +1,6 @@
-"""Runs the official SDKs' own tests, as they are, against this service: `make conformance PY=... JS=... GO=...`.
+"""Runs the official SDKs' own tests, as they are, against this service.
+
+`make conformance PY=... JS=... GO=... KAFKA=...`, each with a checkout.
 
 Every suite gets a store of its own, a service on free ports and stand-ins for the public hosts that its tests write to.
 Nothing is written into the checkouts. Exits with 1 if a test fails that `deselected.toml` does not list, or if that
@@ -14,7 +16,15 @@ from pathlib import Path
 
 from tests.conformance.results import Outcome, read_deselected
 from tests.conformance.running import run_suites
-from tests.conformance.suites import CannotRun, DevelopmentModeSuite, GoSuite, PythonSuite, Suite, TypeScriptSuite
+from tests.conformance.suites import (
+    CannotRun,
+    DevelopmentModeSuite,
+    GoSuite,
+    KafkaSuite,
+    PythonSuite,
+    Suite,
+    TypeScriptSuite,
+)
 
 DESELECTED = Path(__file__).with_name("deselected.toml")
 
@@ -24,18 +34,23 @@ def main() -> int:
     parser.add_argument("--python", type=_checkout, metavar="FOLDER", help="checkout of upstash/qstash-py")
     parser.add_argument("--typescript", type=_checkout, metavar="FOLDER", help="checkout of upstash/qstash-js")
     parser.add_argument("--go", type=_checkout, metavar="FOLDER", help="checkout of upstash/qstash-go")
+    parser.add_argument("--kafka", type=_checkout, metavar="FOLDER", help="checkout of upstash/upstash-kafka")
     parser.add_argument("--only", metavar="TEXT", help="only tests whose name contains this")
     arguments = parser.parse_args()
     suites: list[Suite] = []
     if arguments.python:
         suites.append(PythonSuite(checkout=arguments.python))
+    bun = os.environ.get("BUN")
     if arguments.typescript:
-        bun = os.environ.get("BUN")
         suites += [kind(checkout=arguments.typescript, bun=bun) for kind in (TypeScriptSuite, DevelopmentModeSuite)]
     if arguments.go:
         suites.append(GoSuite(checkout=arguments.go))
+    if arguments.kafka:
+        suites.append(KafkaSuite(checkout=arguments.kafka, bun=bun))
     if not suites:
-        parser.error("give a checkout: make conformance PY=../qstash-py JS=../qstash-js GO=../qstash-go")
+        parser.error(
+            "give a checkout: make conformance PY=../qstash-py JS=../qstash-js GO=../qstash-go KAFKA=../upstash-kafka"
+        )
     logs = Path(tempfile.mkdtemp(prefix="qc-conformance-"))
     try:
         for suite in suites:

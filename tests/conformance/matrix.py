@@ -2,7 +2,8 @@
 
 A row is text: `GET /v2/dlq 200` is a status, `GET /v2/dlq ?count` a parameter of the query, `POST /v2/queues .paused` a
 field of the body, `POST /v2/batch [].queue` one of an item, `POST /v2/publish/{destination} Upstash-Delay` a header.
-Parameters, fields and headers count only if the request succeeded. Rows that begin with `*` belong to no operation.
+Parameters, fields and headers count only if the request succeeded, and in a batch the item. Rows that begin with `*`
+belong to no operation.
 """
 
 import json
@@ -31,9 +32,11 @@ _EVERYWHERE: Final = {
     408: "a request that does not arrive in time",
     429: "too many requests in a second",
     431: "too many or too long headers",
-    500: "a defect",
     503: "no store",
 }
+_DEFECT: Final = 500
+"""No request is meant to be answered so: there is nothing to see, and no row for it."""
+_OF_NO_OPERATION: Final = {*_EVERYWHERE, _DEFECT} - {404}
 _CREDENTIALS: Final = {
     "* Authorization": "`Authorization: Bearer <token>`",
     "* ?qstash_token": "`qstash_token` in the query",
@@ -42,20 +45,57 @@ _CREDENTIALS: Final = {
 }
 _FORWARD: Final = re.compile(r"(Upstash-(?:(?:Failure-)?Callback-)?Forward-).+")
 _FORWARDING: Final = tuple(f"Upstash-{kind}Forward-<Name>" for kind in ("", "Callback-", "Failure-Callback-"))
+_COLUMNS: Final = {
+    "publish": "POST /v2/publish/{destination} ",
+    "enqueue": "POST /v2/enqueue/{queue}/{destination} ",
+    "item of a batch": "POST /v2/batch [].headers ",
+    "schedule": "POST /v2/schedules/{scheduleIdOrDestination} ",
+    "retry of a dead letter": "POST /v2/dlq/retry/{dlqId} ",
+    "retry of many": "POST /v2/dlq/retry ",
+}
+"""Where headers can be given: a name, and how its rows begin."""
+_HEADER_TESTS: Final = "test_every_header"
+"""Their parameters end with the name of a column."""
 _SDK_TESTS: Final = ("test_python_sdk", "test_typescript_sdk")
 
 
 @cache
 def document() -> Document:
-    """The one that rows are taken from; the clock of `dev` is no part of the protocol."""
+    """The one that rows are taken from; the clock of `dev` and the Kafka REST APIs are no part of the protocol."""
+    whole = _whole_document().document
+    paths = {
+        path: {method: one for method, one in methods.items() if "x-api" not in one}
+        for path, methods in whole["paths"].items()
+    }
+    return Document({**whole, "paths": {path: methods for path, methods in paths.items() if methods}})
+
+
+@cache
+def _whole_document() -> Document:
     return documented.build(Settings())
+
+
+@cache
+def _prefixes_of_other_apis() -> frozenset[str]:
+    paths = {path for _, path, operation in _whole_document().operations() if "x-api" in operation}
+    return frozenset(path.split("/")[1] for path in paths) - {"v2"}
+
+
+def _is_of_another_api(method: str, raw_path: str) -> bool:
+    """Whether a request is for a Kafka REST API, also where that does not know it."""
+    if raw_path.lstrip("/").partition("/")[0].lower() in _prefixes_of_other_apis():
+        return True
+    found = _whole_document().find(method, raw_path)
+    return found is not None and "x-api" in found[1]
 
 
 def rows_of(exchange: Exchange) -> Iterator[str]:
     """The rows that a request with its answer has a part in."""
     raw_path, _, query = exchange.target.partition("?")
+    if _is_of_another_api(exchange.method, raw_path):
+        return
     found = document().find(exchange.method, raw_path)
-    if found is None or exchange.status in _EVERYWHERE.keys() - {404}:
+    if found is None or exchange.status in _OF_NO_OPERATION:
         yield f"* {exchange.status}"
         return
     path, operation = found
@@ -86,7 +126,8 @@ def all_rows() -> list[str]:
 def merge(recordings: Sequence[Mapping[str, Iterable[str]]]) -> dict[str, list[str]]:
     """Of each row two tests that saw it in every recording: a poll that is lucky once is no claim.
 
-    Recordings tell for each test which rows it saw. One of the two tests is of an SDK, where one of those saw it.
+    Recordings tell for each test which rows it saw. One of the two tests is of an SDK, where one of those saw it. Of a
+    header the test is named that is about the header, before others that happen to send it.
     """
     first, *others = recordings
     seen = {
@@ -97,8 +138,12 @@ def merge(recordings: Sequence[Mapping[str, Iterable[str]]]) -> dict[str, list[s
         tests = sorted(test for test, rows in seen.items() if row in rows)
         of_sdks = [test for test in tests if test.startswith(_SDK_TESTS)]
         ours = [test for test in tests if not test.startswith(_SDK_TESTS)]
+        column = next((name for name, prefix in _COLUMNS.items() if row.startswith(f"{prefix}Upstash-")), None)
+        if column is not None:
+            ends = (f"[{column}]", f"-{column}]")
+            ours.sort(key=lambda test: not (test.startswith(_HEADER_TESTS) and test.endswith(ends)))
         if tests:
-            merged[row] = (ours[:1] + of_sdks[:1]) if of_sdks and ours else tests[:2]
+            merged[row] = (ours[:1] + of_sdks[:1]) if of_sdks and ours else (ours or of_sdks)[:2]
     return merged
 
 
@@ -138,33 +183,34 @@ _HEAD: Final = """\
 Which end-to-end tests saw which part of the protocol. These tests run real processes; a proxy before the api notes
 every request and the status of its answer, whoever sent it: plain HTTP, curl, or the official SDKs for Python and
 TypeScript. Nothing here is declared: a row names up to two tests that saw it, one of them of an SDK if there is one,
-and each of them fails if it does not see it any more. A parameter, a field or a header counts only where the request
-succeeded.
+and each of them fails if it does not see it any more. A parameter, a field or a header counts only where the request,
+or the item of a batch, succeeded. A status of 500 has no row: it stands for a defect, which no request is known to
+bring about. What it would look like is held by the tests of the api, which put a defect in.
 
 {seen} of {rows} rows were seen. Operations marked with a star are not part of QStash. This page is generated by
 `make docs` from `tests/conformance/recorded.json`, which `make matrix` records.
 """
 
 
+_WHERE: Final = """\
+An empty cell is a header that has no business there: a retry is one message, and neither a repeat nor a schedule; a
+schedule has no single moment before which it does nothing; the queue of an enqueue is in its path.
+"""
+
+
 def _headers_table(claims: Claims) -> list[str]:
     """Configuration headers are the same for several operations: one row for each header."""
-    columns = {
-        "publish": "POST /v2/publish/{destination} ",
-        "enqueue": "POST /v2/enqueue/{queue}/{destination} ",
-        "item of a batch": "POST /v2/batch [].headers ",
-        "schedule": "POST /v2/schedules/{scheduleIdOrDestination} ",
-        "retry of a dead letter": "POST /v2/dlq/retry/{dlqId} ",
-        "retry of many": "POST /v2/dlq/retry ",
-    }
     lines = [
         "\n## Headers of a publish\n",
-        "| Header | " + " | ".join(columns) + " |",
-        "|---" * (len(columns) + 1) + "|",
+        _WHERE,
+        "| Header | " + " | ".join(_COLUMNS) + " |",
+        "|---" * (len(_COLUMNS) + 1) + "|",
     ]
     rows = set(all_rows())
     for header in _headers_of(document().find("POST", "/v2/publish/x")[1]):  # type: ignore[index]
         cells = (
-            _cell(claims, prefix + header, at_most=1) if prefix + header in rows else " " for prefix in columns.values()
+            _cell(claims, prefix + header, at_most=1) if prefix + header in rows else " "
+            for prefix in _COLUMNS.values()
         )
         lines.append(f"| `{header}` | {' | '.join(cells)} |")
     return lines
@@ -195,7 +241,7 @@ def _cell(claims: Claims, row: str, at_most: int = 2) -> str:
 
 def _rows_of_operation(name: str, operation: Schema) -> list[str]:
     statuses = [int(status) for status in operation["responses"]]
-    rows = [f"{name} {status}" for status in statuses if status not in _EVERYWHERE.keys() - {404}]
+    rows = [f"{name} {status}" for status in statuses if status not in _OF_NO_OPERATION]
     rows += [f"{name} ?{one['name']}" for one in document().parameters(operation) if one["in"] == "query"]
     rows += [f"{name} .{field}" for field in _fields_of(operation)]
     rows += [f"{name} {header}" for header in _headers_of(operation)]
@@ -229,12 +275,19 @@ def _body_rows(name: str, exchange: Exchange, operation: Schema) -> Iterator[str
             if field in _fields_of(operation):
                 yield f"{name} .{field}"
     elif isinstance(body, list):
-        for item in (cast("dict[str, Any]", one) for one in cast("list[object]", body) if isinstance(one, dict)):
+        for item in _accepted(cast("list[object]", body), json.loads(exchange.answer)):
             yield from (f"{name} [].{field}" for field in item)
             given: object = item.get("headers")
             names = list(cast("dict[str, object]", given)) if isinstance(given, dict) else []
             headers = {_header_row(header) for header in names}
             yield from (f"{name} [].headers {header}" for header in headers & set(_headers_of_a_publish()))
+
+
+def _accepted(items: list[object], results: list[object]) -> Iterator[dict[str, Any]]:
+    """The items of a batch that were not refused."""
+    for item, result in zip(items, results, strict=True):
+        if not isinstance(result, dict) or "error" not in result:
+            yield cast("dict[str, Any]", item)
 
 
 def _fields_of(operation: Schema) -> list[str]:

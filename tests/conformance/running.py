@@ -3,11 +3,14 @@
 import asyncio
 import contextlib
 import os
+import re
 import secrets
 import shlex
 import socket
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
+
+import httpx
 
 from qstash_clone.settings import DEVELOPMENT_CURRENT_SIGNING_KEY, DEVELOPMENT_NEXT_SIGNING_KEY, DEVELOPMENT_TOKEN
 from tests.conformance.results import Deselected, Report
@@ -63,9 +66,19 @@ async def _serving(suite: Suite, port: int, stand_ins: StandIns, folder: Path) -
     )
     async with service:
         await service.start()
+        await _create_topics(suite, service.url, credentials["token"])
         found = {f"QSTASH_{name.upper()}": value for name, value in credentials.items()}
-        yield {} if suite.uses_public_credentials else {**found, "QSTASH_URL": service.url}
+        found |= {"QSTASH_URL": service.url, **suite.address(service.url, credentials["token"])}
+        yield {} if suite.uses_public_credentials else found
         await service.stop()
+
+
+async def _create_topics(suite: Suite, url: str, token: str) -> None:
+    async with httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {token}"}) as client:
+        for topic in suite.topics:
+            answer = await client.post(f"/topics/{topic}")
+            if answer.status_code != 200:
+                raise CannotRun(f"topic {topic} could not be created for the tests of {suite.name}: {answer.text}")
 
 
 def _is_free(port: int) -> bool:
@@ -83,8 +96,8 @@ async def _run_suite(
 ) -> Report:
     junit, log = folder / "junit.xml", folder / "suite.log"
     command = suite.command(deselected, junit, only)
-    # Nothing of this shell's own dealings with QStash may reach the tests.
-    inherited = {name: value for name, value in os.environ.items() if "QSTASH" not in name}
+    # Nothing of this shell's own dealings with the vendor may reach the tests.
+    inherited = {name: value for name, value in os.environ.items() if not re.search("QSTASH|UPSTASH", name)}
     environ = {**inherited, **environ, **suite.environment(folder)}
     # Before the tests, because a suite that cannot be listed must not cost their report.
     listed = await _list_tests(suite, environ, folder) if deselected and only is None else None

@@ -63,7 +63,8 @@ async def standing_in(hosts: dict[str, Host], folder: Path) -> AsyncGenerator[St
     ca_file = folder / "authority.pem"
     authority.cert_pem.write_to_path(ca_file)
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert(*hosts).configure_cert(tls)  # pyright: ignore[reportUnknownMemberType]
+    # A certificate is for somebody, also where the tests reach nobody.
+    authority.issue_cert(*hosts or ("nobody.invalid",)).configure_cert(tls)  # pyright: ignore[reportUnknownMemberType]
     loop = asyncio.get_running_loop()
 
     def reply_to(request: ReceivedRequest) -> Reply:

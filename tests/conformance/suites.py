@@ -41,6 +41,8 @@ class Suite(ABC):
     """The suite sets none of its own and finds the service as the SDKs find QStash's development server."""
     settings: ClassVar[dict[str, str]] = {}
     """Of the service, besides what all suites need."""
+    topics: ClassVar[tuple[str, ...]] = ()
+    """There are these before the tests begin."""
 
     checkout: Path
 
@@ -63,6 +65,10 @@ class Suite(ABC):
     def read_report(self, report: Path, output: Path) -> list[Case]:
         """What became of the tests, from the report and from what `command` printed."""
         return parse_junit(report.read_text()) if report.exists() else []
+
+    def address(self, url: str, token: str) -> dict[str, str]:
+        """The variables by which the tests find the service, besides `QSTASH_...`."""
+        return {}
 
     def environment(self, folder: Path) -> dict[str, str]:
         """What the suite needs besides the address and the credentials of the service."""
@@ -115,10 +121,13 @@ class _BunSuite(Suite):
     """Program to run; None looks on the PATH."""
 
     def prepare(self) -> None:
-        if not self._program:
-            raise CannotRun("bun is not on the PATH; install it (npm install bun) or name the program in BUN")
+        self._demand_bun()
         if not (self.checkout / "node_modules").is_dir():
             raise CannotRun(f"{self.checkout} has no node_modules; run `bun install` there")
+
+    def _demand_bun(self) -> None:
+        if not self._program:
+            raise CannotRun("bun is not on the PATH; install it (npm install bun) or name the program in BUN")
 
     def environment(self, folder: Path) -> dict[str, str]:
         # Some tests start further processes by the name `bun`.
@@ -164,6 +173,24 @@ class DevelopmentModeSuite(_BunSuite):
 
     def command(self, deselected: Sequence[Deselected], report: Path, only: str | None) -> list[str]:
         return self._bun_test(deselected, report, only, "src/dev-server")
+
+
+class KafkaSuite(_BunSuite):
+    """`upstash/upstash-kafka`; its tests need no packages."""
+
+    name = "kafka"
+    hosts: ClassVar[dict[str, Host]] = {}
+    topics = ("blue", "green", "red")
+
+    def prepare(self) -> None:
+        self._demand_bun()
+
+    def address(self, url: str, token: str) -> dict[str, str]:
+        prefix = "UPSTASH_KAFKA_REST_"
+        return {f"{prefix}URL": url, f"{prefix}USERNAME": "anybody", f"{prefix}PASSWORD": token}
+
+    def command(self, deselected: Sequence[Deselected], report: Path, only: str | None) -> list[str]:
+        return self._bun_test(deselected, report, only, "pkg")
 
 
 class GoSuite(Suite):

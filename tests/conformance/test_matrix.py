@@ -51,6 +51,15 @@ def test_rows_of_a_request(exchange: Exchange, rows: list[str]) -> None:
     assert list(rows_of(exchange)) == [f"{exchange.method} /v2/dlq {row}" for row in rows]
 
 
+@pytest.mark.parametrize(
+    ("method", "target", "status"),
+    [("GET", "/produce/t/v", 200), ("GET", "/Topics", 401), ("GET", "/topics/a/b", 404), ("PUT", "/produce", 405)],
+)
+def test_the_kafka_apis_have_no_rows(method: str, target: str, status: int) -> None:
+    assert list(rows_of(Exchange(method, target, status=status))) == []
+    assert not any("/produce" in row or " /topics" in row for row in all_rows())
+
+
 def test_rows_of_a_publish() -> None:
     headers = [("authorization", "Bearer t"), ("upstash-forward-x", "1"), ("upstash-delay", "1s"), ("x-other", "1")]
     exchange = Exchange("POST", "/v2/publish/https://e.com/?upstash-retries=1&a=b", headers, status=202)
@@ -65,8 +74,20 @@ def test_rows_of_a_publish() -> None:
 
 
 def test_rows_of_a_batch() -> None:
-    items = [{"destination": "g", "headers": {"upstash-callback-forward-x": "1"}}, {"queue": "q", "headers": None}, 7]
-    exchange = Exchange("POST", "/v2/batch", body=bytearray(json.dumps(items).encode()), status=200)
+    items = [
+        {"destination": "g", "headers": {"upstash-callback-forward-x": "1"}},
+        {"queue": "q", "headers": None},
+        {"body": "x", "headers": {"Upstash-Retries": "many"}},
+        7,
+    ]
+    results = [[{"messageId": "m"}], {"messageId": "m"}, {"error": "no number"}, {"error": "no object"}]
+    exchange = Exchange(
+        "POST",
+        "/v2/batch",
+        body=bytearray(json.dumps(items).encode()),
+        status=200,
+        answer=bytearray(json.dumps(results).encode()),
+    )
     assert set(rows_of(exchange)) == {
         "POST /v2/batch 200",
         "POST /v2/batch [].destination",
@@ -76,9 +97,24 @@ def test_rows_of_a_batch() -> None:
     }
 
 
-@pytest.mark.parametrize(("target", "status"), [("/v2/dlq", 401), ("/v2/news", 404), ("/v2/messages/", 429)])
+@pytest.mark.parametrize(
+    ("target", "status"), [("/v2/dlq", 401), ("/v2/news", 404), ("/v2/messages/", 429), ("/v2/dlq", 500)]
+)
 def test_what_holds_for_every_request(target: str, status: int) -> None:
     assert list(rows_of(Exchange("GET", target, status=status))) == [f"* {status}"]
+
+
+def test_what_cannot_be_seen_has_no_row() -> None:
+    rows = set(all_rows())
+    assert "* 500" not in rows
+    for prefix, header in (
+        ("POST /v2/schedules/{scheduleIdOrDestination}", "Upstash-Not-Before"),
+        ("POST /v2/enqueue/{queue}/{destination}", "Upstash-Queue-Name"),
+        ("POST /v2/dlq/retry/{dlqId}", "Upstash-Cron"),
+        ("POST /v2/dlq/retry", "Upstash-Deduplication-Id"),
+    ):
+        assert f"{prefix} {header}" not in rows
+        assert f"POST /v2/publish/{{destination}} {header}" in rows
 
 
 def test_a_claim_was_seen_every_time() -> None:
@@ -87,6 +123,13 @@ def test_a_claim_was_seen_every_time() -> None:
     assert merge([once, once]) == {row: ["test_a.py::test", "test_python_sdk.py::test"]}
     assert merge([once, {"test_b.py::test": [row], "test_a.py::test": []}]) == {row: ["test_b.py::test"]}
     assert merge([once, {}]) == {}
+
+
+def test_a_header_is_claimed_by_the_test_that_is_about_it() -> None:
+    row = "POST /v2/publish/{destination} Upstash-Delay"
+    about_it, about_another = (f"test_every_header.py::test[Upstash-Delay-{way}]" for way in ("publish", "enqueue"))
+    seen = {test: [row] for test in ("test_a.py::test", about_another, about_it)}
+    assert merge([seen, seen]) == {row: [about_it, "test_a.py::test"]}
 
 
 async def test_a_tap_hands_on_and_notes() -> None:
@@ -105,9 +148,9 @@ async def test_a_tap_hands_on_and_notes() -> None:
         writer.write(first + second)
         answered = await reader.read()
         writer.close()
-        noted = [(one.method, one.target, one.headers[0], one.body, one.status) for one in tap.exchanges]
+        noted = [(one.method, one.target, one.headers[0], one.body, one.status, one.answer) for one in tap.exchanges]
     assert answered.count(b"no") == 2
-    assert noted == [("POST", f"/{number}?a", ("a-b", "c"), b"x", 413) for number in (1, 2)]
+    assert noted == [("POST", f"/{number}?a", ("a-b", "c"), b"x", 413, b"no") for number in (1, 2)]
     await asyncio.to_thread(tap.close)
 
 

@@ -13,6 +13,7 @@ from tests.conformance.suites import (
     CannotRun,
     DevelopmentModeSuite,
     GoSuite,
+    KafkaSuite,
     PythonSuite,
     TypeScriptSuite,
     name_pattern,
@@ -53,6 +54,16 @@ def test_without_a_choice_bun_runs_everything() -> None:
         *("test", "src", "--path-ignore-patterns=src/dev-server/**"),
         *("--reporter=junit", "--reporter-outfile=o.xml"),
     ]
+
+
+def test_the_kafka_client_finds_the_service_by_its_own_variables() -> None:
+    suite = KafkaSuite(checkout=Path("kafka"), bun="bun")
+    assert suite.command([], Path("o.xml"), None)[1:3] == ["test", "pkg"]
+    assert suite.address("http://127.0.0.1:1", "secret") == {
+        "UPSTASH_KAFKA_REST_URL": "http://127.0.0.1:1",
+        "UPSTASH_KAFKA_REST_USERNAME": "anybody",
+        "UPSTASH_KAFKA_REST_PASSWORD": "secret",
+    }
 
 
 def test_pytest_leaves_out_tests_by_their_id() -> None:

@@ -33,7 +33,9 @@ collect_ignore = [
     for name, is_possible in (
         ("test_curl.py", shutil.which("curl") is not None),
         ("test_howto_pages.py", shutil.which("curl") is not None),
+        ("test_kafka_curl.py", shutil.which("curl") is not None),
         ("test_typescript_dev_mode.py", typescript_sdk.IS_INSTALLED),
+        ("test_typescript_kafka.py", typescript_sdk.IS_KAFKA_INSTALLED),
         ("test_typescript_sdk.py", typescript_sdk.IS_INSTALLED),
     )
     if not is_possible

@@ -105,6 +105,16 @@ async def test_the_list_is_read_in_pages(client: Client, receiver: Receiver) -> 
         assert set(ids) <= set(found)
 
 
+async def test_bodies_of_a_list_can_be_trimmed(client: Client, receiver: Receiver) -> None:
+    receiver.respond(404, body=b"404 Not Found")
+    message_id = await client.publish(receiver.url, b"a long body", [("Upstash-Retries", "0")])
+    await _dead_letter(client, message_id)
+    for trim, expected in (("5", ("a lon", "404 N")), ("0", (None, None)), ("-1", (None, None))):
+        page = (await client.call("GET", f"/v2/dlq?messageId={message_id}&trimBody={trim}")).json()
+        [letter] = page["messages"]
+        assert (letter.get("body"), letter.get("responseBody")) == expected, trim
+
+
 async def test_unknown_dead_letters_and_bad_parameters(client: Client) -> None:
     for method, target in (("GET", "/v2/dlq/1-0"), ("DELETE", "/v2/dlq/x"), ("POST", "/v2/dlq/retry/1725323658779-0")):
         assert "not found" in (await client.call(method, target)).error

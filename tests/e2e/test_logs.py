@@ -175,13 +175,32 @@ async def test_labels_are_everywhere(sdk: AsyncQStash, client: Client, receiver:
         assert (view["label"], view["labels"]) == (label, [label, "second"])
 
 
+@pytest.mark.parametrize("key", ["events", "logs"])
+async def test_pages_in_either_order(sdk: AsyncQStash, client: Client, receiver: Receiver, key: str) -> None:
+    label = f"pages-{key}-{receiver.port}"
+    ids = [await published(sdk, receiver.url, delay="1h", label=label) for _ in range(5)]
+    for order, expected in (("earliestFirst", ids), ("latestFirst", ids[::-1])):
+        seen: list[str] = []
+        target = base = f"/v2/{key}?label={label}&order={order}&count=2"
+        while True:
+            page = (await client.call("GET", target)).json()
+            assert len(page[key]) <= 2
+            seen += [entry["messageId"] for entry in page[key]]
+            if "cursor" not in page:
+                break
+            target = f"{base}&cursor={page['cursor']}"
+        assert seen == expected, order
+    assert (await client.call("DELETE", f"/v2/messages?label={label}")).json() == {"cancelled": 5}
+
+
+@pytest.mark.parametrize("key", ["events", "logs"])
 async def test_bodies_can_be_trimmed_and_mistakes_are_errors(
-    sdk: AsyncQStash, client: Client, receiver: Receiver
+    sdk: AsyncQStash, client: Client, receiver: Receiver, key: str
 ) -> None:
     message_id = await published(sdk, receiver.url, body="a long body")
     for trim, expected in ((4, "YSBsbw=="), (-1, None)):
-        answer = await client.call("GET", f"/v2/events?messageId={message_id}&state=CREATED&trimBody={trim}")
-        assert answer.json()["events"][0].get("body") == expected
+        answer = await client.call("GET", f"/v2/{key}?messageId={message_id}&state=CREATED&trimBody={trim}")
+        assert answer.json()[key][0].get("body") == expected
     for query in (
         "lable=x",
         "groupBy=messageId",
@@ -192,6 +211,6 @@ async def test_bodies_can_be_trimmed_and_mistakes_are_errors(
         "label=",
         "dlqIds=1",
     ):
-        answer = await client.call("GET", f"/v2/events?{query}")
+        answer = await client.call("GET", f"/v2/{key}?{query}")
         assert answer.status == 400, query
         assert query.partition("=")[0] in answer.error

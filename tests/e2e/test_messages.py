@@ -100,6 +100,23 @@ async def test_a_success_after_the_cancellation_is_a_delivery(
     assert attempt["decision"] == "delivered"
 
 
+async def test_the_list_is_read_in_pages(client: Client, receiver: Receiver) -> None:
+    label = f"pages-{receiver.port}"
+    headers = [("Upstash-Delay", "1h"), ("Upstash-Label", label)]
+    ids = [await client.publish(receiver.url, headers=headers) for _ in range(5)]
+    found: list[str] = []
+    target = base = f"/v2/messages?label={label}&count=2"
+    while True:
+        page = (await client.call("GET", target)).json()
+        assert len(page["messages"]) <= 2
+        found += [message["messageId"] for message in page["messages"]]
+        if "cursor" not in page:
+            break
+        target = f"{base}&cursor={page['cursor']}"
+    assert sorted(found) == sorted(ids)
+    assert (await client.call("DELETE", f"/v2/messages?label={label}")).json() == {"cancelled": 5}
+
+
 async def test_unknown_messages(client: Client) -> None:
     for target in ("msg_00000000000000000000", "msg_x", "x", "msg_%2F..", "msg_" + "z" * 20):
         for method in ("GET", "DELETE"):

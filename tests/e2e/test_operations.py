@@ -2,6 +2,7 @@
 
 import json
 
+from tests.support import documented
 from tests.support.client import Client
 from tests.support.eventually import eventually
 from tests.support.processes import System
@@ -16,6 +17,13 @@ async def test_probes_need_no_credential(client: Client, system: System) -> None
     assert ready["status"] == "ready"
     assert ready["durability"] == "always"
     assert ready["workers"] == 2
+
+
+async def test_the_description_is_there_for_everybody(client: Client, system: System) -> None:
+    answer = await client.http.request("GET", "/openapi.json")
+    assert (answer.status, answer.header("content-type")) == (200, "application/json")
+    assert answer.json() == documented.build(system.settings).document
+    assert system.settings.token not in answer.body.decode()
 
 
 async def test_metrics_count_publishes_and_attempts(client: Client, receiver: Receiver, system: System) -> None:

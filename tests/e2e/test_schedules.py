@@ -321,6 +321,16 @@ async def test_local_times_over_changes_of_the_clocks(
         await schedules.clear()
 
 
+async def test_a_preview_of_local_times(later: Client) -> None:
+    after = datetime(2026, 3, 28, 12, tzinfo=UTC)
+    asked = {"cron": "CRON_TZ=Europe/Berlin 30 2 * * *", "count": 2, "after": int(after.timestamp() * 1000)}
+    told = await later.send("POST", "/v2/preview/cron", asked)
+    # The clocks went forward in the first night, over the time.
+    assert [local_time(firing["time"]) for firing in told["firings"]] == ["02:30", "02:30"]
+    assert [firing["local"][:10] for firing in told["firings"]] == ["2026-03-30", "2026-03-31"]
+    assert told["zone"] == "Europe/Berlin"
+
+
 async def test_after_an_outage_the_latest_missed_instant_fires_once(
     schedules: Schedules, receiver: Receiver, later: Client, clock: DevClock, clocked: System
 ) -> None:

@@ -54,6 +54,9 @@ _REFUSALS = {
 
 _KAFKA = re.compile(r"/*+(?!v2/)|/*v2/topics/[^/]*/records/?\Z", re.IGNORECASE)
 
+_CONFLUENT = re.compile(r"\A/*+confluent(?=/|\Z)", re.IGNORECASE)
+"""Where the schema registry is served again."""
+
 
 class Document:
     """One document, asked for operations and answers."""
@@ -70,6 +73,7 @@ class Document:
     def find(self, method: str, raw_path: str) -> tuple[str, Schema] | None:
         """The path, as it is described, and the operation of a request; None if nothing describes it."""
         wanted = "GET" if method == "HEAD" else method
+        raw_path = _CONFLUENT.sub("/schema-registry", raw_path)
         is_kafka = _KAFKA.match(raw_path) is not None
         if (wanted == "GET" or is_kafka) and not raw_path.endswith("//") and raw_path.lower() not in self._described:
             # As the routes do, see docs/protocol/transport.md.

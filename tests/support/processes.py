@@ -56,6 +56,9 @@ def _inherited_lifeline() -> int:
 class Process:
     """One process of the product; `start` after its end starts another one with the same settings and log."""
 
+    module = "qstash_clone.cli"
+    """What Python runs; a test may have a command of its own that hands over to this one."""
+
     def __init__(self, *command: str, settings: Settings, log: Path) -> None:
         self.settings = settings
         self.log = log
@@ -90,7 +93,7 @@ class Process:
         environ |= self.settings.to_environ() | {PARENT_FD_VARIABLE: str(lifeline)}
         with self.log.open("ab") as log:
             self._popen = subprocess.Popen(
-                [sys.executable, "-m", "qstash_clone.cli", *self._command],
+                [sys.executable, "-m", self.module, *self._command],
                 env=environ,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -13,6 +13,8 @@ from types import TracebackType
 from typing import Self
 
 _STREAM_LIMIT_BYTES = 32 * 1024 * 1024
+_used_ports: set[int] = set()
+"""Tests tell their messages from those of others by the port, so none is given out twice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,10 +212,16 @@ class Receiver:
         await asyncio.gather(*(writer.wait_closed() for writer in writers), return_exceptions=True)
 
     async def start(self) -> None:
-        self._server = await asyncio.start_server(
-            self._serve, self.host, self.port, ssl=self.tls, limit=_STREAM_LIMIT_BYTES, backlog=1024
-        )
-        self.port = self._server.sockets[0].getsockname()[1]
+        while self._server is None:
+            server = await asyncio.start_server(
+                self._serve, self.host, self.port, ssl=self.tls, limit=_STREAM_LIMIT_BYTES, backlog=1024
+            )
+            port: int = server.sockets[0].getsockname()[1]
+            if self.port or port not in _used_ports:
+                self._server, self.port = server, port
+                _used_ports.add(port)
+            else:
+                server.close()
 
     async def stop(self) -> None:
         """Stop listening and cut all connections; `start` listens on the same port again."""

@@ -15,7 +15,7 @@ _KEPT_BODY_BYTES = 1 << 20
 
 @dataclass(slots=True)
 class Exchange:
-    """A request and the status of its answer."""
+    """A request and its answer."""
 
     method: str = ""
     target: str = ""
@@ -23,6 +23,8 @@ class Exchange:
     """Names in lower case."""
     body: bytearray = field(default_factory=bytearray)
     status: int = 0
+    answer: bytearray = field(default_factory=bytearray)
+    """The body that came back, as far as it is kept."""
 
 
 class Tap:
@@ -30,7 +32,7 @@ class Tap:
 
     def __init__(self) -> None:
         self.exchanges: list[Exchange] = []
-        """In the order of their answers; each is here before its answer is with the client."""
+        """In the order of their answers; each is here, and all of its answer, before the client has that."""
         self._ports: dict[int, int] = {}
         self._servers: list[asyncio.Server] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -163,10 +165,16 @@ class _Responses:
     def __init__(self, waiting: deque[Exchange], done: list[Exchange]) -> None:
         self._waiting = waiting
         self._done = done
+        self._current = Exchange()
 
     def on_headers_complete(self) -> None:
         status = self.parser.get_status_code()
+        self._current = Exchange()
         if status >= 200 and self._waiting:
-            exchange = self._waiting.popleft()
-            exchange.status = status
-            self._done.append(exchange)
+            self._current = self._waiting.popleft()
+            self._current.status = status
+            self._done.append(self._current)
+
+    def on_body(self, body: bytes) -> None:
+        if len(self._current.answer) < _KEPT_BODY_BYTES:
+            self._current.answer += body

@@ -37,10 +37,10 @@ _OF_MESSAGES: Final[dict[str, tuple[Schema, str]]] = _OF_CALLBACKS | {
     "Queue-Name": (NAME, "The queue of the schedule's messages."),
     "Schedule-Paused": (_BOOLEAN, "Create the schedule paused; an extension of this service."),
 }
-_NOT_OF_RETRIES: Final = {
+_NOT_OF_RETRIES: Final = (
     "Cron", "Schedule-Id", "Queue-Name", "Schedule-Paused",
     "Deduplication-Id", "Content-Based-Deduplication", "Deduplication-Window",
-}  # fmt: skip
+)  # fmt: skip
 
 FORWARDING: Final = (
     "`Upstash-Forward-<Name>` is sent as `<Name>` with every attempt; `Upstash-Callback-Forward-<Name>` and "
@@ -62,7 +62,18 @@ CONFIGURATION: Final = (
         for name, (schema, _) in _OF_CALLBACKS.items()
     ),
 )
-"""Of a publish, an enqueue and a schedule."""
+"""Of a publish, and of an item of a batch."""
 
-OVERRIDES: Final = tuple(one for one in CONFIGURATION if one.name.removeprefix("Upstash-") not in _NOT_OF_RETRIES)
+
+def _all_but(*names: str) -> tuple[Parameter, ...]:
+    return tuple(one for one in CONFIGURATION if one.name.removeprefix("Upstash-") not in names)
+
+
+OF_ENQUEUE: Final = _all_but("Queue-Name")
+"""The queue is named in the path, which wins."""
+
+OF_SCHEDULE: Final = _all_but("Not-Before")
+"""A schedule has no single moment: it is refused there."""
+
+OVERRIDES: Final = _all_but(*_NOT_OF_RETRIES)
 """Of the retry of a dead letter."""

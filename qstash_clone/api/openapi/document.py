@@ -12,6 +12,7 @@ from qstash_clone.api.openapi import (
     dead_letters,
     event_streams,
     flow_control,
+    kafka_consume,
     kafka_produce,
     logs,
     messages,
@@ -20,6 +21,7 @@ from qstash_clone.api.openapi import (
     schedules,
     schema_registry,
     small_resources,
+    topics,
     url_groups,
 )
 from qstash_clone.api.openapi.description import (
@@ -53,6 +55,8 @@ OPERATIONS: Final[Operations] = {
     **kafka_produce.OPERATIONS,
     **event_streams.OPERATIONS,
     **schema_registry.OPERATIONS,
+    **kafka_consume.OPERATIONS,
+    **topics.OPERATIONS,
 }
 """Everything that is described, whether this process serves it or not."""
 
@@ -61,6 +65,8 @@ _BESIDES_THE_TABLE: Final = (
     *kafka_produce.OPERATIONS,
     *event_streams.OPERATIONS,
     *schema_registry.OPERATIONS,
+    *kafka_consume.OPERATIONS,
+    *topics.OPERATIONS,
 )
 _SEVERAL_IN_ONE: Final = {
     # One row, because a destination may look like a change of a schedule.
@@ -258,6 +264,7 @@ class _Builder:
         if operation.access is Access.NOBODY_ASKS:
             fields["security"] = []
         if operation.family is not None:
+            fields["x-api"] = operation.family.name
             fields["security"] = [{name: []} for name in operation.family.security]
             if not operation.family.has_head:
                 fields["x-no-head"] = True

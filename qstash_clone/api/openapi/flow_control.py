@@ -73,7 +73,7 @@ OPERATIONS: Final[Operations] = {
         summary="One flow-control key",
         parameters=(_KEY,),
         answers={200: Answer(text="The key.", shape=FlowControlKey)},
-        errors=(400, 404),
+        errors=(404,),
     ),
     "POST /v2/flowControl/{key}/pause": _change("pause", "Let no attempt with this key begin; a new key is made"),
     "POST /v2/flowControl/{key}/resume": _change("resume", "Go on under the key's limits"),

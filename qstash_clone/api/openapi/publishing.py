@@ -4,7 +4,7 @@ from typing import Annotated, Any, Final, NotRequired, TypedDict
 
 from msgspec import Meta
 
-from qstash_clone.api.openapi.configuration import CONFIGURATION, FORWARDING
+from qstash_clone.api.openapi.configuration import CONFIGURATION, FORWARDING, OF_ENQUEUE
 from qstash_clone.api.openapi.description import (
     Access,
     Answer,
@@ -54,13 +54,15 @@ _ANSWERS: Final = {
 }
 
 
-def _publish(name: str, summary: str, *parameters: Parameter) -> Operation:
+def _publish(
+    name: str, summary: str, *parameters: Parameter, headers: tuple[Parameter, ...] = CONFIGURATION
+) -> Operation:
     return Operation(
         id=name,
         tag="Publish",
         summary=summary,
         text=FORWARDING,
-        parameters=(*parameters, DESTINATION, *CONFIGURATION),
+        parameters=(*parameters, DESTINATION, *headers),
         body=PAYLOAD,
         answers=_ANSWERS,
         errors=(400, 404, 412, 413),
@@ -74,6 +76,7 @@ OPERATIONS: Final[Operations] = {
         "enqueue",
         "Publish as a member of a queue, which is made if there is none",
         path_parameter("queue", "1 to 256 letters, digits, `.`, `_` and `-`."),
+        headers=OF_ENQUEUE,
     ),
     "POST /v2/batch": Operation(
         id="batch",

@@ -4,7 +4,7 @@ from typing import Annotated, Final, Literal, NotRequired
 
 from msgspec import Meta, structs
 
-from qstash_clone.api.openapi.configuration import CONFIGURATION, FORWARDING
+from qstash_clone.api.openapi.configuration import FORWARDING, OF_SCHEDULE
 from qstash_clone.api.openapi.description import (
     DONE,
     NAME,
@@ -70,7 +70,7 @@ OPERATIONS: Final[Operations] = {
         tag="Schedules",
         summary="Create a schedule, or replace the one of the same id",
         text=f"`Upstash-Cron` is required. {FORWARDING}",
-        parameters=(structs.replace(DESTINATION, name="scheduleIdOrDestination"), *CONFIGURATION),
+        parameters=(structs.replace(DESTINATION, name="scheduleIdOrDestination"), *OF_SCHEDULE),
         body=PAYLOAD,
         answers={
             200: Answer(text="Stored.", shape=ScheduleResult),

@@ -1,8 +1,8 @@
-"""The schema registry, once under each of its prefixes."""
+"""The schema registry; only its first prefix is described, because generated clients need one."""
 
 from typing import Annotated, Any, Final, Literal, NotRequired, TypedDict
 
-from msgspec import Meta, structs
+from msgspec import Meta
 
 from qstash_clone.api.openapi.description import (
     Access,
@@ -17,7 +17,6 @@ from qstash_clone.api.openapi.description import (
 from qstash_clone.topics.schemas import LEVELS, Level
 
 _MEDIA_TYPE: Final = "application/vnd.schemaregistry.v1+json"
-_PREFIXES: Final = (("/schema-registry", ""), ("/confluent", "OfConfluent"))
 
 _SchemaId = Annotated[int, Meta(ge=1, description="Of all subjects together.")]
 _Version = Annotated[int, Meta(ge=1, description="Counted from 1 in each subject.")]
@@ -123,6 +122,7 @@ def _operation(
         id=name,
         tag="Schema registry",
         summary=summary,
+        text="The same under `/confluent`.",
         parameters=parameters,
         body=body,
         answers={200: Answer(text="Done.", shape=shape, media_type=_MEDIA_TYPE)},
@@ -136,9 +136,11 @@ def _operation(
 _FOUND: Final = (400, 404)
 _VERSIONED: Final = (400, 404, 422)
 _WITH_BODY: Final = (400, 404, 413, 422)
-_OPERATIONS: Final[Operations] = {
-    "GET ": _operation("getRegistry", "Whether the registry is there", {"type": "object", "maxProperties": 0}),
-    "GET /subjects": _operation(
+OPERATIONS: Final[Operations] = {
+    "GET /schema-registry": _operation(
+        "getRegistry", "Whether the registry is there", {"type": "object", "maxProperties": 0}
+    ),
+    "GET /schema-registry/subjects": _operation(
         "listSubjects",
         "The subjects that the credential is for",
         list[str],
@@ -146,7 +148,7 @@ _OPERATIONS: Final[Operations] = {
         _DELETED,
         errors=(400,),
     ),
-    "POST /subjects/{subject}": _operation(
+    "POST /schema-registry/subjects/{subject}": _operation(
         "findSchema",
         "The version of a subject that has a schema",
         SchemaVersion,
@@ -155,13 +157,13 @@ _OPERATIONS: Final[Operations] = {
         body=_SCHEMA_BODY,
         errors=_WITH_BODY,
     ),
-    "DELETE /subjects/{subject}": _operation(
+    "DELETE /schema-registry/subjects/{subject}": _operation(
         "deleteSubject", "Delete all versions of a subject", list[_Version], _SUBJECT, _PERMANENT, errors=_FOUND
     ),
-    "GET /subjects/{subject}/versions": _operation(
+    "GET /schema-registry/subjects/{subject}/versions": _operation(
         "listVersions", "The versions of a subject", list[_Version], _SUBJECT, _DELETED, errors=_FOUND
     ),
-    "POST /subjects/{subject}/versions": _operation(
+    "POST /schema-registry/subjects/{subject}/versions": _operation(
         "registerSchema",
         "Give a schema an id, and a subject a version with it",
         RegisteredSchema,
@@ -169,33 +171,37 @@ _OPERATIONS: Final[Operations] = {
         body=_SCHEMA_BODY,
         errors=(400, 409, 413, 422),
     ),
-    "GET /subjects/{subject}/versions/{version}": _operation(
+    "GET /schema-registry/subjects/{subject}/versions/{version}": _operation(
         "getVersion", "A version of a subject", SchemaVersion, _SUBJECT, _VERSION, _DELETED, errors=_VERSIONED
     ),
-    "GET /subjects/{subject}/versions/{version}/schema": _operation(
+    "GET /schema-registry/subjects/{subject}/versions/{version}/schema": _operation(
         "getVersionSchema", "Its schema, by itself", _UNREADABLE, _SUBJECT, _VERSION, _DELETED, errors=_VERSIONED
     ),
-    "DELETE /subjects/{subject}/versions/{version}": _operation(
+    "DELETE /schema-registry/subjects/{subject}/versions/{version}": _operation(
         "deleteVersion", "Delete a version", _Version, _SUBJECT, _VERSION, _PERMANENT, errors=_VERSIONED
     ),
-    "GET /schemas/types": _operation("listSchemaTypes", "Kinds of schemas", list[Literal["AVRO"]]),
-    "GET /schemas/ids/{id}": _operation("getSchema", "A schema", SchemaOfId, _ID, errors=_FOUND),
-    "GET /schemas/ids/{id}/schema": _operation("getSchemaText", "A schema, by itself", _UNREADABLE, _ID, errors=_FOUND),
-    "GET /schemas/ids/{id}/subjects": _operation(
+    "GET /schema-registry/schemas/types": _operation("listSchemaTypes", "Kinds of schemas", list[Literal["AVRO"]]),
+    "GET /schema-registry/schemas/ids/{id}": _operation("getSchema", "A schema", SchemaOfId, _ID, errors=_FOUND),
+    "GET /schema-registry/schemas/ids/{id}/schema": _operation(
+        "getSchemaText", "A schema, by itself", _UNREADABLE, _ID, errors=_FOUND
+    ),
+    "GET /schema-registry/schemas/ids/{id}/subjects": _operation(
         "listSubjectsOfSchema", "The subjects that have a schema", list[str], _ID, _DELETED, errors=_FOUND
     ),
-    "GET /schemas/ids/{id}/versions": _operation(
+    "GET /schema-registry/schemas/ids/{id}/versions": _operation(
         "listVersionsOfSchema", "The versions that have a schema", list[SchemaUse], _ID, _DELETED, errors=_FOUND
     ),
-    "GET /config": _operation("getLevel", "The level of subjects that have none", CompatibilityLevel),
-    "PUT /config": _operation(
+    "GET /schema-registry/config": _operation("getLevel", "The level of subjects that have none", CompatibilityLevel),
+    "PUT /schema-registry/config": _operation(
         "setLevel", "Set the level of subjects that have none", SetLevel, body=_LEVEL_BODY, errors=(400, 413, 422)
     ),
-    "DELETE /config": _operation("clearLevel", "Set it back to `NONE`; answers what it was", CompatibilityLevel),
-    "GET /config/{subject}": _operation(
+    "DELETE /schema-registry/config": _operation(
+        "clearLevel", "Set it back to `NONE`; answers what it was", CompatibilityLevel
+    ),
+    "GET /schema-registry/config/{subject}": _operation(
         "getLevelOfSubject", "The level of a subject", CompatibilityLevel, _SUBJECT, _GLOBAL, errors=_FOUND
     ),
-    "PUT /config/{subject}": _operation(
+    "PUT /schema-registry/config/{subject}": _operation(
         "setLevelOfSubject",
         "Set the level of a subject",
         SetLevel,
@@ -203,10 +209,10 @@ _OPERATIONS: Final[Operations] = {
         body=_LEVEL_BODY,
         errors=(400, 413, 422),
     ),
-    "DELETE /config/{subject}": _operation(
+    "DELETE /schema-registry/config/{subject}": _operation(
         "clearLevelOfSubject", "Take it away; answers what it was", CompatibilityLevel, _SUBJECT, errors=_FOUND
     ),
-    "POST /compatibility/subjects/{subject}/versions": _operation(
+    "POST /schema-registry/compatibility/subjects/{subject}/versions": _operation(
         "checkCompatibility",
         _COMPATIBILITY_SUMMARY,
         Compatibility,
@@ -215,7 +221,7 @@ _OPERATIONS: Final[Operations] = {
         body=_SCHEMA_BODY,
         errors=(400, 413, 422),
     ),
-    "POST /compatibility/subjects/{subject}/versions/{version}": _operation(
+    "POST /schema-registry/compatibility/subjects/{subject}/versions/{version}": _operation(
         "checkCompatibilityWithVersion",
         f"{_COMPATIBILITY_SUMMARY} after a version",
         Compatibility,
@@ -225,11 +231,5 @@ _OPERATIONS: Final[Operations] = {
         body=_SCHEMA_BODY,
         errors=_WITH_BODY,
     ),
-    "GET /mode": _operation("getMode", "Whether schemas can be registered", RegistryMode),
-}
-
-OPERATIONS: Final[Operations] = {
-    key.replace(" ", f" {prefix}"): structs.replace(operation, id=operation.id + suffix)
-    for prefix, suffix in _PREFIXES
-    for key, operation in _OPERATIONS.items()
+    "GET /schema-registry/mode": _operation("getMode", "Whether schemas can be registered", RegistryMode),
 }

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from typing import Protocol
 
 from starlette.types import Receive, Send
 
@@ -11,9 +12,11 @@ from qstash_clone.api.topics.calls import Answer, Call
 from qstash_clone.api.topics.credentials import Credentials
 from qstash_clone.api.topics.event_streams_v1 import EventStreamsV1
 from qstash_clone.api.topics.event_streams_v2 import EventStreamsV2
+from qstash_clone.api.topics.resource import TopicResource
 from qstash_clone.api.topics.schema_registry import SchemaRegistryApi
 from qstash_clone.api.topics.table import Found, TopicRow, TopicTable
 from qstash_clone.api.topics.upstash import UpstashApi
+from qstash_clone.api.topics.upstash_consume import UpstashConsume
 from qstash_clone.api.topics.upstash_produce import UpstashProduce
 from qstash_clone.errors import ClientGone, UrlTooLong
 from qstash_clone.observability import REQUEST_FAILED, REQUEST_REFUSED, REQUEST_SERVED, REQUESTS, describe, emit
@@ -21,12 +24,16 @@ from qstash_clone.settings import Settings
 from qstash_clone.topics.interface import TopicStores
 from qstash_clone.topics.producing import Producer
 from qstash_clone.topics.rate import TokenBucket
-from qstash_clone.topics.schemas import SchemaRegistry
+from qstash_clone.topics.schemas import SchemaRegistry, SchemaStores
 
 _NO_STORE = (b"cache-control", b"no-store")
 
 
-def topic_table(settings: Settings, stores: TopicStores) -> list[TopicRow]:
+class KafkaStores(TopicStores, SchemaStores, Protocol):
+    """What these APIs need of a store."""
+
+
+def topic_table(settings: Settings, stores: KafkaStores) -> list[TopicRow]:
     """Everything that the Kafka REST APIs serve. What is unknown below the first segment of a row is answered in the
     shape of the first row that has it."""
     producer = Producer(
@@ -44,13 +51,15 @@ def topic_table(settings: Settings, stores: TopicStores) -> list[TopicRow]:
         *EventStreamsV2(credentials, stores, producer, registry).rows(),
         *EventStreamsV1(credentials, producer, registry).rows(),
         *SchemaRegistryApi(credentials, registry).rows(),
+        *UpstashConsume(settings, stores, upstash).rows(),
+        *TopicResource(settings, stores, upstash.api).rows(),
     ]
 
 
 class TopicApis:
     """Gives every request a credential check, an answer in JSON, a metric and a log event."""
 
-    def __init__(self, settings: Settings, stores: TopicStores) -> None:
+    def __init__(self, settings: Settings, stores: KafkaStores) -> None:
         self._table = TopicTable(topic_table(settings, stores))
 
     def find(self, head: Head) -> Found | None:

@@ -170,6 +170,8 @@ const scenarios = {
   },
 
   async logs(receiver) {
+    // An earlier receiver may have had the same port.
+    const fromDate = new Date();
     const labels = [`one-${receiver.url.slice(-5)}`, `two-${receiver.url.slice(-5)}`];
     for (const label of labels) await client.publish({ url: `${receiver.url}/${label}`, label });
     const host = receiver.url.replace("http://", "");
@@ -179,8 +181,8 @@ const scenarios = {
     });
     assert.deepEqual([...new Set(logs.map((log) => log.label))].sort(), labels);
     for (const [filter, length] of [
-      [{ host }, 6],
-      [{ host, path: `/${labels[0]}` }, 3],
+      [{ host, fromDate }, 6],
+      [{ host, fromDate, path: `/${labels[0]}` }, 3],
       [{ url: labels.map((label) => `${receiver.url}/${label}`) }, 6],
       [{ label: labels[0], state: "DELIVERED" }, 1],
       [{ host, fromDate: new Date(0), toDate: new Date(1) }, 0],
@@ -189,10 +191,10 @@ const scenarios = {
       assert.equal(page.logs.length, length, JSON.stringify(filter));
       assert.equal(page.cursor, undefined);
     }
-    const first = await client.logs({ filter: { host }, count: 4 });
-    const second = await client.logs({ filter: { host }, count: 4, cursor: first.cursor });
+    const first = await client.logs({ filter: { host, fromDate }, count: 4 });
+    const second = await client.logs({ filter: { host, fromDate }, count: 4, cursor: first.cursor });
     assert.deepEqual([...first.logs, ...second.logs], logs);
-    assert.deepEqual((await client.events({ filter: { host } })).events, logs);
+    assert.deepEqual((await client.events({ filter: { host, fromDate } })).events, logs);
   },
 
   async cancelMany(receiver) {
