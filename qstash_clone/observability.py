@@ -78,6 +78,7 @@ REQUESTS = LabeledCounter(
 )
 MESSAGES_PUBLISHED = Counter("messages_published", "Messages stored by a publish.")
 MESSAGES_DEDUPLICATED = Counter("messages_deduplicated", "Publishes that repeated an earlier one and stored nothing.")
+RECORDS_PRODUCED = Counter("records_produced", "Records appended to topics, by whichever API.")
 PUBLISH_DURATION = Histogram("publish_duration_seconds", "From a publish's headers to its answer.", _LATENCY_BOUNDS_S)
 PUBLISH_GROUP_SIZE = Histogram("publish_group_size", "Messages that travelled in one publish script.", _GROUP_BOUNDS)
 SETTLE_GROUP_SIZE = Histogram("settle_group_size", "Attempts that travelled in one settle script.", _GROUP_BOUNDS)

@@ -320,6 +320,13 @@ class Settings:
         "Most topics there may be before the creation of another one is refused.",
         bounds=(1, 1_000_000),
     )
+    topics_burst_limit: int = rules.number(
+        0,
+        _TOPICS,
+        "Most requests a second, of each process of the api, to the Kafka REST APIs; more are answered 429. 0 is no "
+        "limit.",
+        bounds=(0, 1_000_000),
+    )
     max_produce_bytes: int = rules.number(
         10 * MIB,
         _TOPICS,
@@ -338,13 +345,6 @@ class Settings:
         _TOPICS,
         "Most schemas of the schema registry, and most subjects: more are refused.",
         bounds=(1, 1_000_000),
-    )
-    produce_rate_per_second: int = rules.number(
-        0,
-        _TOPICS,
-        "Most requests a second to produce, of each process of the api, through all Kafka REST APIs together; more are "
-        "answered 429. 0 is no limit.",
-        bounds=(0, 1_000_000),
     )
     max_read_records: int = rules.number(
         500, _TOPICS, "Most records of one answer to a fetch or consume call.", bounds=(1, 100_000)

@@ -160,7 +160,7 @@ class Api:
             "enqueue": Enqueue(settings, publisher, self._authenticator),
             "batch": Batch(settings, publisher, self._authenticator),
         }
-        self._topics = TopicApis(settings, stores)
+        self._topics = TopicApis(settings, stores, clock)
         self._routes = Routes(route_table(settings, stores, clock, publisher))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,4 +1,4 @@
-"""The limit on requests other than publishing: so many in each second of the clock, per process."""
+"""A limit on requests, those other than publishing for one: so many in each second of the clock, per process."""
 
 from qstash_clone.api.errors import Header, TooManyRequests
 from qstash_clone.clock import Clock

@@ -87,8 +87,6 @@ def answer_of(error: Exception, request_id: str) -> ErrorAnswer:
             return ErrorAnswer(status, str(error), ((b"allow", error.allowed.encode()),))
         case TooManyRequests():
             return ErrorAnswer(status, str(error), (_RETRY_AWAY, *error.headers))
-        case RateLimited():
-            return ErrorAnswer(status, str(error), (_RETRY_AWAY,))
         case CallerError() if status != 500:
             return ErrorAnswer(status, str(error))
         case _:

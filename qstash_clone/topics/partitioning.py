@@ -1,11 +1,13 @@
 """Which partition a record goes to, as Kafka's own producers decide it."""
 
+from struct import Struct
 from typing import Final
 
 _SEED: Final = 0x9747B28C
 _MULTIPLIER: Final = 0x5BD1E995
 _SHIFT: Final = 24
 _MASK: Final = 0xFFFFFFFF
+_WORD: Final = Struct("<I")
 
 
 def murmur2(data: bytes) -> int:
@@ -13,8 +15,8 @@ def murmur2(data: bytes) -> int:
     length = len(data)
     whole = length & ~3
     value = _SEED ^ length
-    for at in range(0, whole, 4):
-        word = int.from_bytes(data[at : at + 4], "little") * _MULTIPLIER & _MASK
+    for (given,) in _WORD.iter_unpack(data[:whole]):
+        word = given * _MULTIPLIER & _MASK
         word = (word ^ word >> _SHIFT) * _MULTIPLIER & _MASK
         value = value * _MULTIPLIER & _MASK ^ word
     if whole < length:

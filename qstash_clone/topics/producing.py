@@ -7,9 +7,9 @@ from typing import Final
 import msgspec
 
 from qstash_clone.errors import BodyTooLarge, InvalidRequest, NotFound, StorageError
+from qstash_clone.observability import RECORDS_PRODUCED
 from qstash_clone.topics.interface import TopicGone, TopicStores
 from qstash_clone.topics.partitioning import partition_of_key
-from qstash_clone.topics.rate import TokenBucket
 from qstash_clone.topics.records import Record, Topic, TopicConfig, is_topic_name
 
 _HEADER_BYTES: Final = 10
@@ -49,19 +49,12 @@ class Producer:
     """Appends what requests want produced."""
 
     def __init__(
-        self,
-        stores: TopicStores,
-        *,
-        auto_create_topics: bool,
-        default_partitions: int,
-        max_record_bytes: int,
-        rate: TokenBucket,
+        self, stores: TopicStores, *, auto_create_topics: bool, default_partitions: int, max_record_bytes: int
     ) -> None:
         self._stores = stores
         self._auto_create_topics = auto_create_topics
         self._new_topic = TopicConfig(partitions=default_partitions)
         self._max_record_bytes = max_record_bytes
-        self._rate = rate
         self._next_partition = 0
 
     async def find_topic(self, name: str) -> Topic:
@@ -78,31 +71,39 @@ class Producer:
     async def produce(self, wanted: Sequence[ToProduce]) -> list[Produced]:
         """Append all; the answer is in the order of the request.
 
-        Raises `InvalidRequest`, `NotFound`, `BodyTooLarge`, `RateLimited`, `QuotaExceeded` before anything was
-        appended, the first four before a topic was created, and a `StorageError` if there is no confirmation:
-        `NotConfirmed` for one of several.
+        Raises `InvalidRequest`, `NotFound`, `BodyTooLarge`, `QuotaExceeded` before anything was appended, the first
+        three before a topic was created, and a `StorageError` if there is no confirmation: `NotConfirmed` for one of
+        several.
         """
         for at, one in enumerate(wanted):
             self._check_size(at, one.record)
-        self._rate.take()
         try:
-            return await self._produce(wanted)
+            produced = await self._produce(wanted)
         except TopicGone:
             # Deleted between looking it up and the append, or known here from before it was created anew.
-            return await self._produce(wanted)
+            produced = await self._produce(wanted)
+        RECORDS_PRODUCED.inc(len(produced))
+        return produced
 
     async def _produce(self, wanted: Sequence[ToProduce]) -> list[Produced]:
+        if len(wanted) == 1:
+            return [await self._produce_one(wanted[0])]
         found = {name: await self._look_up(name) for name in dict.fromkeys([one.topic for one in wanted])}
         for at, one in enumerate(wanted):
             topic = found[one.topic]
             self._check_partition(at, one, (self._new_topic if topic is None else topic.config).partitions)
         topics = {name: topic or await self._create(name) for name, topic in found.items()}
-        if len(wanted) > 1:
-            return await self._append(topics, wanted)
-        topic, record = topics[wanted[0].topic], wanted[0].record
-        partition = self._partition(topic, 0, wanted[0], {})
-        appended = await self._stores.topics.append(topic, partition, (record,))
-        return [Produced(topic.name, partition, appended.offsets[0], appended.timestamps_ms[0])]
+        return await self._append(topics, wanted)
+
+    async def _produce_one(self, one: ToProduce) -> Produced:
+        """As `_produce`: what most requests want, in half the time."""
+        topic = await self._look_up(one.topic)
+        self._check_partition(0, one, (self._new_topic if topic is None else topic.config).partitions)
+        if topic is None:
+            topic = await self._create(one.topic)
+        partition = self._partition(topic, 0, one, {})
+        appended = await self._stores.topics.append(topic, partition, (one.record,))
+        return Produced(topic.name, partition, appended.offsets[0], appended.timestamps_ms[0])
 
     async def _look_up(self, name: str) -> Topic | None:
         """None: it may be created."""
@@ -180,4 +181,6 @@ class Producer:
 def size_bytes(record: Record) -> int:
     """What Kafka would count of a record, at most."""
     size = _RECORD_BYTES + len(record.value or b"") + len(record.key or b"")
-    return size + sum(_HEADER_BYTES + len(name.encode()) + len(value or b"") for name, value in record.headers)
+    for name, value in record.headers:
+        size += _HEADER_BYTES + len(name.encode()) + len(value or b"")
+    return size

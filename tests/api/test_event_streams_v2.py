@@ -16,11 +16,11 @@ import httpx
 import pytest
 
 from qstash_clone.api.app import create_app
+from qstash_clone.clock import SystemClock
 from qstash_clone.errors import QuotaExceeded, StorageFull, StorageTimeout, StorageUnavailable
 from qstash_clone.settings import Settings
 from qstash_clone.storage.store import Store
 from qstash_clone.topics.partitioning import partition_of_key
-from qstash_clone.topics.rate import TokenBucket
 from qstash_clone.topics.schemas import SubjectVersion
 from tests.api.conftest import Events
 from tests.api.kafka import JSON_UTF8, UUID, failing_append, schema_text, stored_records
@@ -30,6 +30,16 @@ TEXT = {"type": "text", "data": "paid"}
 SCHEMA = schema_text(id="long", state="string")
 AVRO = {"type": "avro", "data": '{"id": 7, "state": "paid"}', "schema": SCHEMA}
 AVRO_BYTES = b"\x0e\x08paid"
+
+
+class StoppedClock(SystemClock):
+    """Goes on when told to."""
+
+    ms = 1_700_000_000_000
+
+    def now_ms(self) -> int:
+        return self.ms
+
 
 Opened = Callable[[Settings], Awaitable[httpx.AsyncClient]]
 
@@ -410,28 +420,25 @@ async def test_500(client: httpx.AsyncClient, store: Store, monkeypatch: pytest.
     assert "ZeroDivisionError" in event["traceback"]
 
 
-async def test_429(opened: Opened, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All producer APIs share the limit."""
-    now_s = 100.0
-
-    def make_bucket(per_second: int) -> TokenBucket:
-        return TokenBucket(per_second, lambda: now_s)
-
-    monkeypatch.setattr("qstash_clone.api.topics.app.TokenBucket", make_bucket)
-    client = await opened(replace(settings, produce_rate_per_second=3))
+async def test_429(settings: Settings, store: Store) -> None:
+    """All Kafka REST APIs share the limit."""
+    clock = StoppedClock()
+    app = create_app(replace(settings, topics_burst_limit=3), store, clock)
+    headers = {"authorization": f"Bearer {settings.token}"}
     plain = {"content-type": "text/plain"}
-    assert (await send(client, {"value": TEXT})).status_code == 200
-    assert (await client.post("/topics/orders/records", content=b"x", headers=plain)).status_code == 200
-    assert (await client.get("/produce/orders/x")).status_code == 200
-    answer = await send(client, {"value": TEXT})
-    refused(answer, 429, "too_many_requests")
-    assert answer.headers["retry-after"] == "1"
-    assert (await client.post("/topics/orders/records", content=b"x", headers=plain)).status_code == 429
-    answer = await client.get("/produce/orders/x")
-    assert (answer.status_code, answer.headers["retry-after"], answer.json()["status"]) == (429, "1", 429)
-    now_s += 0.4
-    assert (await send(client, {"value": TEXT})).status_code == 200
-    assert (await send(client, {"value": TEXT})).status_code == 429
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://api", headers=headers) as client:
+        assert (await send(client, {"value": TEXT})).status_code == 200
+        assert (await client.post("/topics/orders/records", content=b"x", headers=plain)).status_code == 200
+        assert (await client.get("/confluent/subjects")).status_code == 200
+        answer = await send(client, {"value": TEXT})
+        refused(answer, 429, "too_many_requests")
+        assert answer.headers["retry-after"] == "1"
+        legacy = await client.post("/topics/orders/records", content=b"x", headers=plain)
+        registry = await client.get("/confluent/subjects")
+        assert (legacy.status_code, legacy.json()["error_code"]) == (429, 429)
+        assert (registry.status_code, registry.json()["error_code"]) == (429, 429)
+        clock.ms += 1000
+        assert (await send(client, {"value": TEXT})).status_code == 200
 
 
 async def test_429_for_one_topic_too_many(

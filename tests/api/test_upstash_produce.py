@@ -17,6 +17,7 @@ from qstash_clone.storage.topic_log import RedisTopicLog
 from qstash_clone.topics.interface import ReadFrom
 from qstash_clone.topics.records import StoredRecord, TopicConfig
 from tests.api.conftest import Events, RunningServer
+from tests.api.test_burst import StandingClock
 
 FULL = "orders-full-token"
 PRODUCER = "orders-produce-token"
@@ -418,6 +419,23 @@ async def test_a_url_over_the_limit(client: httpx.AsyncClient) -> None:
     path = "/produce/orders/x?other="
     assert (await client.get(path + "y" * (16_384 - len(path)))).status_code == 200
     check_refusal(await client.get(path + "y" * (16_385 - len(path))), 414, "16384 bytes")
+
+
+async def test_one_request_too_many(settings: Settings, store: Store) -> None:
+    clock = StandingClock()
+    transport = httpx.ASGITransport(create_app(replace(settings, topics_burst_limit=2), store, clock))
+    async with httpx.AsyncClient(transport=transport, base_url="http://api", auth=("x", settings.token)) as client:
+        for _ in range(2):
+            assert (await client.get("/topics")).status_code == 200
+        answer = await client.get("/produce/orders/x")
+        check_refusal(answer, 429, "more than 2 requests in this second")
+        assert answer.headers["retry-after"] == "1"
+        assert await store.topics.list_topics() == []
+        # What is not let in takes nothing from the others, and QStash's API has a limit of its own.
+        check_refusal(await client.get("/topics", auth=("x", "wrong")), 401)
+        assert (await client.get("/v2/keys", headers={"authorization": f"Bearer {settings.token}"})).status_code != 429
+        clock.ms += 1000
+        assert (await client.get("/topics")).status_code == 200
 
 
 async def test_one_topic_too_many(settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,25 +6,19 @@ from collections.abc import Awaitable, Callable, Sequence
 import pytest
 
 from qstash_clone.errors import BodyTooLarge, InvalidRequest, NotFound, QuotaExceeded, StorageError, StorageUnavailable
+from qstash_clone.observability import RECORDS_PRODUCED
 from qstash_clone.storage.store import Store
 from qstash_clone.storage.topic_log import RedisTopicLog
 from qstash_clone.topics.interface import ReadFrom, TopicGone
 from qstash_clone.topics.partitioning import partition_of_key
 from qstash_clone.topics.producing import NotConfirmed, Produced, Producer, ToProduce, size_bytes
-from qstash_clone.topics.rate import TokenBucket
 from qstash_clone.topics.records import Appended, Record, StoredRecord, Topic, TopicConfig
 
 Append = Callable[[Topic, int, Sequence[Record]], Awaitable[Appended]]
 
 
 def producer(store: Store, *, creates: bool = True, partitions: int = 4, max_record_bytes: int = 1000) -> Producer:
-    return Producer(
-        store,
-        auto_create_topics=creates,
-        default_partitions=partitions,
-        max_record_bytes=max_record_bytes,
-        rate=TokenBucket(0),
-    )
+    return Producer(store, auto_create_topics=creates, default_partitions=partitions, max_record_bytes=max_record_bytes)
 
 
 def want(topic: str, value: bytes, **fields: object) -> ToProduce:
@@ -72,7 +66,9 @@ async def test_a_topic_must_exist_if_none_is_created(store: Store) -> None:
 
 async def test_a_partition_that_is_named_counts_more_than_the_key(store: Store) -> None:
     wanted = [want("t", b"v", key=b"city", partition=1), want("t", b"w", key=b"city"), want("t", b"x", key=b"")]
+    before = RECORDS_PRODUCED.value
     produced = await producer(store).produce(wanted)
+    assert RECORDS_PRODUCED.value - before == 3
     assert [one.partition for one in produced] == [1, 3, 1]
     assert [one.offset for one in produced] == [0, 0, 1]
 

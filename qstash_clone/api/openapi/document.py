@@ -103,7 +103,7 @@ _ALWAYS: Final = {
     Access.PUBLISHING: (401, 403, 408, 431, 500, 503),
     Access.DEV: (401, 403, 408, 431, 500, 503),
     Access.MANAGEMENT: (401, 403, 408, 429, 431, 500, 503),
-    Access.TOPICS: (401, 403, 408, 414, 431, 500, 503),
+    Access.TOPICS: (401, 403, 408, 414, 429, 431, 500, 503),
 }
 _BEFORE_ANY_ROUTE: Final = (408, 431)
 """Answered before it is known which API a request is for."""

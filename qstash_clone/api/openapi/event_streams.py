@@ -142,7 +142,7 @@ _V1: Final = Family(
     error_headers=("X-Trace-Id",),
 )
 _TOPIC: Final = path_parameter("topicName", "The topic.")
-_ERRORS: Final = (400, 404, 415, 429)
+_ERRORS: Final = (400, 404, 415)
 
 
 def _too_slow(shape: Any) -> Answer:

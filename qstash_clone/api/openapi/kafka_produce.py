@@ -74,7 +74,7 @@ _STORED: Final = Answer(
     shape=list[RecordMetadata],
     media_type=JSON_UTF8,
 )
-_ERRORS: Final = (400, 404, 413, 429)
+_ERRORS: Final = (400, 404, 413)
 
 
 def _both(path: str, name: str, operation: Operation) -> dict[str, Operation]:

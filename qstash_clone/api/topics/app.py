@@ -7,6 +7,7 @@ from typing import Protocol
 
 from starlette.types import Receive, Send
 
+from qstash_clone.api.burst import BurstLimit
 from qstash_clone.api.requests import Head
 from qstash_clone.api.topics.calls import Answer, Call
 from qstash_clone.api.topics.credentials import Credentials
@@ -18,12 +19,12 @@ from qstash_clone.api.topics.table import Found, TopicRow, TopicTable
 from qstash_clone.api.topics.upstash import UpstashApi
 from qstash_clone.api.topics.upstash_consume import UpstashConsume
 from qstash_clone.api.topics.upstash_produce import UpstashProduce
+from qstash_clone.clock import Clock
 from qstash_clone.errors import ClientGone, UrlTooLong
 from qstash_clone.observability import REQUEST_FAILED, REQUEST_REFUSED, REQUEST_SERVED, REQUESTS, describe, emit
 from qstash_clone.settings import Settings
 from qstash_clone.topics.interface import TopicStores
 from qstash_clone.topics.producing import Producer
-from qstash_clone.topics.rate import TokenBucket
 from qstash_clone.topics.schemas import SchemaRegistry, SchemaStores
 
 _NO_STORE = (b"cache-control", b"no-store")
@@ -41,14 +42,13 @@ def topic_table(settings: Settings, stores: KafkaStores) -> list[TopicRow]:
         auto_create_topics=settings.auto_create_topics,
         default_partitions=settings.default_partitions,
         max_record_bytes=settings.max_record_bytes,
-        rate=TokenBucket(settings.produce_rate_per_second),
     )
     registry = SchemaRegistry(stores)
     credentials = Credentials(settings)
     upstash = UpstashApi(settings)
     return [
         *UpstashProduce(settings, stores, producer, upstash).rows(),
-        *EventStreamsV2(credentials, stores, producer, registry).rows(),
+        *EventStreamsV2(credentials, producer, registry).rows(),
         *EventStreamsV1(credentials, producer, registry).rows(),
         *SchemaRegistryApi(credentials, registry).rows(),
         *UpstashConsume(settings, stores, upstash).rows(),
@@ -59,8 +59,9 @@ def topic_table(settings: Settings, stores: KafkaStores) -> list[TopicRow]:
 class TopicApis:
     """Gives every request a credential check, an answer in JSON, a metric and a log event."""
 
-    def __init__(self, settings: Settings, stores: KafkaStores) -> None:
+    def __init__(self, settings: Settings, stores: KafkaStores, clock: Clock) -> None:
         self._table = TopicTable(topic_table(settings, stores))
+        self._burst = BurstLimit(settings.topics_burst_limit, clock)
 
     def find(self, head: Head) -> Found | None:
         """Where a request belongs; None if to none of these APIs."""
@@ -71,6 +72,7 @@ class TopicApis:
         started_s = time.perf_counter()
         try:
             grant = found.api.authenticate(head)
+            self._burst.take()
             if found.row is None:
                 raise found.refusal(head)
             if len(head.raw_path) + len(head.query) + bool(head.query) > found.api.max_url_bytes:

@@ -22,7 +22,6 @@ from qstash_clone.errors import Forbidden, InvalidRequest, Unauthorized, Unsuppo
 from qstash_clone.topics.avro_data import Mismatch, encode_json
 from qstash_clone.topics.avro_schema import AvroSchema, InvalidSchema
 from qstash_clone.topics.avro_types import TooMuchWork
-from qstash_clone.topics.interface import TopicStores
 from qstash_clone.topics.producing import Producer, ToProduce
 from qstash_clone.topics.records import Record, is_topic_name
 from qstash_clone.topics.schemas import Incompatible, ParsedSchemas, SchemaRegistry, UnknownSchema
@@ -76,11 +75,8 @@ class _Encoded:
 class EventStreamsV2:
     """`POST /v2/topics/{topic_name}/records`."""
 
-    def __init__(
-        self, credentials: Credentials, stores: TopicStores, producer: Producer, registry: SchemaRegistry
-    ) -> None:
+    def __init__(self, credentials: Credentials, producer: Producer, registry: SchemaRegistry) -> None:
         self._credentials = credentials
-        self._stores = stores
         self._producer = producer
         self._registry = registry
         self._schemas = ParsedSchemas()

@@ -42,23 +42,23 @@ class _Pattern:
     """All rows of one path."""
 
     def __init__(self, path: str) -> None:
-        self.path = path
-        self.parts = path.encode().lower().split(b"/")[1:]
+        parts = path.encode().lower().split(b"/")[1:]
+        self.first = parts[0]
+        self.count = len(parts)
         self.takes_rest = path.endswith(":path}")
         self.rows: dict[str, TopicRow] = {}
+        self._fixed = [(at, part) for at, part in enumerate(parts) if at and part[:1] != b"{"]
+        self._taken = [at for at, part in enumerate(parts) if part[:1] == b"{"]
 
     def match(self, parts: Sequence[bytes]) -> tuple[str, ...] | None:
-        """What stands for the braces."""
-        if len(parts) < len(self.parts) or (len(parts) > len(self.parts) and not self.takes_rest):
-            return None
-        taken: list[str] = []
-        for own, part in zip(self.parts, parts, strict=False):
-            if own[:1] == b"{":
-                taken.append(part.decode("latin-1"))
-            elif own != part.lower():
+        """What stands for the braces, where the first part and their number are right."""
+        for at, part in self._fixed:
+            if parts[at].lower() != part:
                 return None
-        taken += [part.decode("latin-1") for part in parts[len(self.parts) :]]
-        return tuple(taken)
+        taken = [parts[at] for at in self._taken]
+        if self.takes_rest:
+            taken += parts[self.count :]
+        return tuple([part.decode("latin-1") for part in taken])
 
 
 class Found(NamedTuple):
@@ -89,7 +89,7 @@ class TopicTable:
             pattern = by_path.get(row.path)
             if pattern is None:
                 pattern = by_path[row.path] = _Pattern(row.path)
-                self._patterns.setdefault(pattern.parts[0], []).append(pattern)
+                self._patterns.setdefault(pattern.first, []).append(pattern)
             pattern.rows |= dict.fromkeys(row.methods.split(), row)
 
     def find(self, head: Head) -> Found | None:
@@ -103,7 +103,10 @@ class TopicTable:
         del parts[:first]
         if not parts[-1]:
             parts.pop()
+        count = len(parts)
         for pattern in patterns:
+            if pattern.count != count and not (pattern.takes_rest and pattern.count < count):
+                continue
             segments = pattern.match(parts)
             if segments is not None:
                 row = pattern.rows.get(head.method)
@@ -111,6 +114,6 @@ class TopicTable:
                     return Found(row.api, row.label, row, segments)
                 some = next(iter(pattern.rows.values()))
                 return Found(some.api, some.label, None, segments, tuple(sorted(pattern.rows)))
-        if patterns[0].parts[0] == _SHARED:
+        if patterns[0].first == _SHARED:
             return None
         return Found(next(iter(patterns[0].rows.values())).api, UNMATCHED, None)
