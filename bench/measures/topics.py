@@ -10,7 +10,7 @@ from bench.processes import Child, Stopwatch, Usage
 from bench.publishing import WARM_UP_S
 from bench.report import BenchFailure, Figure, compared, ratio_of_at_least
 from bench.rounds import undisturbed_pairs
-from bench.service import start_api, start_bare_api
+from bench.service import is_answered, start_api, start_bare_api
 from bench.tools.channel import Tool
 from bench.tools.samples import BODY, kafka_request, publish_request
 from qstash_clone.storage.store import Store
@@ -113,6 +113,10 @@ class _Topics:
         request = request.replace(b"\r\nAccept:", b"\r\nKafka-Auto-Offset-Reset: earliest\r\nAccept:")
         watch = self._watch(self._api, self._load.child)
         answer = await self._ask(self._api, self.port, request, 1, word='"offset":')
+        # There may be as many instances as partitions.
+        gone = kafka_request(self.port, TOKEN, f"/delete-consumer/{group}/one", {})
+        if not await is_answered(self.port, gone.replace(b"\r\nAccept:", b"\r\nConnection: close\r\nAccept:")):
+            raise BenchFailure(f"the consumer of {group} cannot be deleted")
         return _round(answer["words_per_second"], answer, watch.read())
 
     async def fill(self, count: int) -> None:
