@@ -19,7 +19,8 @@ from qstash_clone.api.app import create_app
 from qstash_clone.clock import SystemClock
 from qstash_clone.errors import QuotaExceeded, StorageFull, StorageTimeout, StorageUnavailable
 from qstash_clone.settings import Settings
-from qstash_clone.storage.store import Store
+from qstash_clone.storage import connection
+from qstash_clone.storage.store import Store, open_store
 from qstash_clone.topics.partitioning import partition_of_key
 from qstash_clone.topics.schemas import SubjectVersion
 from tests.api.conftest import Events
@@ -392,6 +393,24 @@ async def test_408(client: httpx.AsyncClient, store: Store, monkeypatch: pytest.
     answer = await send(client, {"value": TEXT})
     assert "secret" not in refused(answer, 408, "request_timeout")
     assert answer.headers["retry-after"] == "1"
+
+
+async def test_408_of_a_redis_that_was_reached_and_is_too_slow(
+    settings: Settings, redis_client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "COMMAND_TIMEOUT_S", 0.1)
+    store = await open_store(settings)
+    transport = httpx.ASGITransport(create_app(settings, store), raise_app_exceptions=True)
+    headers = {"authorization": f"Bearer {settings.token}"}
+    async with httpx.AsyncClient(transport=transport, base_url="http://api", headers=headers) as client:
+        assert (await send(client, {"value": TEXT})).status_code == 200
+        await redis_client.execute_command("CLIENT", "PAUSE", 60_000, "WRITE")
+        try:
+            refused(await send(client, {"value": TEXT}), 408, "request_timeout")
+        finally:
+            await redis_client.execute_command("CLIENT", "UNPAUSE")
+        assert (await send(client, {"value": TEXT})).status_code == 200
+    await store.aclose()
 
 
 @pytest.mark.parametrize(
