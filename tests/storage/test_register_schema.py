@@ -1,6 +1,7 @@
 """register_schema.lua and what surrounds it: ids that are given once, versions, deletion, levels."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 
 from qstash_clone.errors import QuotaExceeded, StorageError, StorageFull
 from qstash_clone.settings import Settings
-from qstash_clone.storage.keys import schema_levels_key, schema_texts_key, store_key, subjects_key
+from qstash_clone.storage.keys import schema_ids_key, schema_levels_key, schema_texts_key, store_key, subjects_key
 from qstash_clone.storage.scripts import Script
 from qstash_clone.storage.store import Store
 from qstash_clone.topics.schemas import SubjectVersion
@@ -130,6 +131,21 @@ async def test_there_are_so_many_schemas_and_subjects_and_no_more(opened: Opened
         await schemas.register_schema("u", A, '"int"', None)
     assert await schemas.register_schema("t", B, '"long"', None) == V(2, 2)
     assert await schemas.list_subjects() == {"s": (V(1, 1), V(2, 2)), "t": (V(1, 1), V(2, 2))}
+
+
+@pytest.mark.parametrize("key", [subjects_key, schema_ids_key, schema_texts_key])
+async def test_a_script_that_breaks_off_has_changed_nothing(
+    store: Store, redis_client: Any, settings: Settings, key: Callable[[str], bytes], breaks_invariants: None
+) -> None:
+    """Each key is looked at before the first write: one that is on its way to another master fails then."""
+    damaged = key(settings.key_namespace)
+    await redis_client.set(damaged, "no hash")
+    with pytest.raises(StorageError):
+        await store.schemas.register_schema("s", A, '"int"', None)
+    prefix = store_key(settings.key_namespace).decode()
+    assert await redis_client.keys(f"{prefix}s*") == [damaged]
+    await redis_client.delete(damaged)
+    assert await store.schemas.register_schema("s", A, '"int"', None) == V(1, 1)
 
 
 async def test_a_full_redis_refuses_and_changes_nothing(store: Store, redis_client: Any) -> None:
