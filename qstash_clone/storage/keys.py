@@ -130,6 +130,9 @@ class PartitionKeys:
         self.consumers = self.prefix + b"consumers"
         """sorted set, while there are consumer groups: name -> end of its state in ms. Written by
         save_consumer_group."""
+        self.instances = self.prefix + b"instances"
+        """sorted set, as long as its last entry: consumer group with instances -> ms at which the last of them is
+        closed if nothing is heard. Written by save_consumer_group."""
 
     def topic_state(self, topic: str, number: int) -> bytes:
         """hash, until its topic is deleted: the log of one partition of a topic; scripts derive it.
