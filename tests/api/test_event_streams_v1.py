@@ -360,6 +360,7 @@ async def test_a_schema_is_named_in_the_headers(client: httpx.AsyncClient, store
     ("body", "content_type", "message"),
     [
         (b'{"id": 7}', "application/json", None),
+        (b'\xef\xbb\xbf{"id": 7}', "application/json", None),
         (b"\x0e", "application/octet-stream", None),
         (b'{"id": "7"}', "application/json", 'id: "7" is no long'),
         (b'{"other": 7}', "application/json", "has no field 'other'"),

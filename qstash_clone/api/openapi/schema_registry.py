@@ -112,7 +112,7 @@ _GLOBAL: Final = query_parameter(
 _SCHEMA_BODY: Final = Body(text="At most 1 MiB.", shape=SchemaToRegister, is_required=True)
 _LEVEL_BODY: Final = Body(text="The level.", shape=LevelToSet, is_required=True)
 _COMPATIBILITY_SUMMARY: Final = "Whether a schema could be registered"
-_UNREADABLE: Final[Any] = {}
+_ANY_JSON: Final[Any] = {}
 
 
 def _operation(
@@ -175,7 +175,7 @@ OPERATIONS: Final[Operations] = {
         "getVersion", "A version of a subject", SchemaVersion, _SUBJECT, _VERSION, _DELETED, errors=_VERSIONED
     ),
     "GET /schema-registry/subjects/{subject}/versions/{version}/schema": _operation(
-        "getVersionSchema", "Its schema, by itself", _UNREADABLE, _SUBJECT, _VERSION, _DELETED, errors=_VERSIONED
+        "getVersionSchema", "Its schema, by itself", _ANY_JSON, _SUBJECT, _VERSION, _DELETED, errors=_VERSIONED
     ),
     "DELETE /schema-registry/subjects/{subject}/versions/{version}": _operation(
         "deleteVersion", "Delete a version", _Version, _SUBJECT, _VERSION, _PERMANENT, errors=_VERSIONED
@@ -183,7 +183,7 @@ OPERATIONS: Final[Operations] = {
     "GET /schema-registry/schemas/types": _operation("listSchemaTypes", "Kinds of schemas", list[Literal["AVRO"]]),
     "GET /schema-registry/schemas/ids/{id}": _operation("getSchema", "A schema", SchemaOfId, _ID, errors=_FOUND),
     "GET /schema-registry/schemas/ids/{id}/schema": _operation(
-        "getSchemaText", "A schema, by itself", _UNREADABLE, _ID, errors=_FOUND
+        "getSchemaText", "A schema, by itself", _ANY_JSON, _ID, errors=_FOUND
     ),
     "GET /schema-registry/schemas/ids/{id}/subjects": _operation(
         "listSubjectsOfSchema", "The subjects that have a schema", list[str], _ID, _DELETED, errors=_FOUND

@@ -176,7 +176,7 @@ class EventStreamsV1:
         try:
             match kind:
                 case "json":
-                    encode_json(parsed, body.decode())
+                    encode_json(parsed, body.decode("utf-8-sig"))
                 case "binary":
                     check_binary(parsed, body)
                 case _:
