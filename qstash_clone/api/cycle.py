@@ -34,18 +34,24 @@ class Cycle(RequestResponseCycle):
         self._head = b""
         self._is_chunked = False
         self._is_body_read = False
-        self.has_client_ended = False
-        """The client sends nothing more. Nearly always it is gone: the system reports both in the same way."""
+        self._is_wait_over = False
 
     async def receive(self) -> Any:
-        """ASGI's receive. Who has all of a request and goes on asking wants to know when to stop, so it is told that
-        the client is gone when that has ended its side; an answer is sent all the same, if it still listens."""
-        if not (self._is_body_read and self.has_client_ended):
+        """ASGI's receive. Who has all of a request and goes on asking wants to know when to stop waiting for what it
+        might answer, so it is told that the client is gone; an answer is sent all the same, if anybody still listens.
+        """
+        if not (self._is_body_read and self._is_wait_over):
             message: Any = await super().receive()
             if message["type"] != "http.request" or not self._is_body_read:
                 self._is_body_read = not message.get("more_body", False)
                 return message
         return {"type": "http.disconnect"}
+
+    def end_wait(self) -> None:
+        """The client sends nothing more, so it is nearly always gone (the system reports both in the same way), or the
+        server stops: the answer should be what there is by now."""
+        self._is_wait_over = True
+        self.message_event.set()
 
     async def send(self, message: Any) -> None:
         """ASGI's send. Header values are trusted: the application puts nothing into them that it has not checked."""

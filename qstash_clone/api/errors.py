@@ -10,6 +10,7 @@ from qstash_clone.errors import (
     CallerError,
     Forbidden,
     InvalidRequest,
+    LengthRequired,
     MethodNotAllowed,
     NotFound,
     QuotaExceeded,
@@ -17,6 +18,7 @@ from qstash_clone.errors import (
     StorageError,
     StorageFull,
     Unauthorized,
+    UnsupportedMediaType,
     UrlTooLong,
 )
 
@@ -46,7 +48,9 @@ STATUSES: Final[dict[type[Exception], int]] = {
     NotFound: 404,
     MethodNotAllowed: 405,
     QuotaExceeded: 412,
+    LengthRequired: 411,
     BodyTooLarge: 413,
+    UnsupportedMediaType: 415,
     UrlTooLong: 414,
     RateLimited: 429,
     StorageError: 503,

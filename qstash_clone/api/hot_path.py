@@ -60,6 +60,7 @@ from qstash_clone.storage.resources import (
     VirtualClockStore,
 )
 from qstash_clone.topics.interface import GroupStore, TopicLog
+from qstash_clone.topics.schemas import SchemaStore
 
 _CONTENT_TYPE = (b"content-type", JSON)
 
@@ -93,6 +94,9 @@ class Stores(Protocol):
 
     @property
     def groups(self) -> GroupStore: ...
+
+    @property
+    def schemas(self) -> SchemaStore: ...
 
 
 def limits_of(settings: Settings) -> Limits:

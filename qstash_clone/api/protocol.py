@@ -126,9 +126,13 @@ class ApiProtocol(HttpToolsProtocol):
         self._newest.keep_alive = False
         for cycle in (self._running, self._newest):
             if cycle is not None:
-                cycle.has_client_ended = True
-                cycle.message_event.set()
+                cycle.end_wait()
         return True
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        if self._running is not None:
+            self._running.end_wait()
 
     def pause_writing(self) -> None:
         super().pause_writing()

@@ -12,6 +12,7 @@ from qstash_clone.storage.interface import AdminStore, PublishStore
 from qstash_clone.storage.resources import FlowControlStore, QueueStore, ScheduleStore, UrlGroupStore, VirtualClockStore
 from qstash_clone.storage.store import Store
 from qstash_clone.topics.interface import GroupStore, TopicLog
+from qstash_clone.topics.schemas import SchemaStore
 
 _FIRST_PAUSE_MS = 100
 _LONGEST_PAUSE_MS = 2_000
@@ -61,6 +62,10 @@ class StoreHandle:
     @property
     def groups(self) -> GroupStore:
         return self._opened().groups
+
+    @property
+    def schemas(self) -> SchemaStore:
+        return self._opened().schemas
 
     def _opened(self) -> Store:
         if self._store is None:

@@ -7,7 +7,7 @@ from typing import Any, Final
 import redis.exceptions
 from redis.asyncio import Redis
 
-from qstash_clone.errors import StorageError, StorageFull, StorageUnavailable
+from qstash_clone.errors import StorageError, StorageFull, StorageTimeout, StorageUnavailable
 
 Argument = bytes | str | int
 
@@ -26,6 +26,8 @@ def translate(error: Exception) -> StorageError:
     # 6.2 says it in the middle of a script's error, 7 as an error code, which the library turns into a type.
     if isinstance(error, redis.exceptions.OutOfMemoryError) or "OOM command not allowed" in text:
         return StorageFull("Redis is at its memory limit.")
+    if isinstance(error, redis.exceptions.TimeoutError | asyncio.TimeoutError):
+        return StorageTimeout(f"Redis did not answer in time: {text[:200]}")
     return StorageUnavailable(f"Redis cannot be used: {type(error).__name__}: {text[:200]}")
 
 

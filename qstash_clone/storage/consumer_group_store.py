@@ -1,6 +1,7 @@
 """States of consumer groups, one string each; a change replaces what it was made from."""
 
 import secrets
+from collections.abc import Sequence
 from typing import Final
 
 from qstash_clone.storage.access import StoreAccess
@@ -28,20 +29,26 @@ class RedisGroupStore:
             return GroupState(0, b"", real_ms)
         return GroupState(int.from_bytes(stored[:_REVISION_BYTES], "big"), stored[_HEAD_BYTES:], real_ms)
 
-    async def save_group(self, name: str, revision: int, encoded: bytes, *, keep_ms: int) -> bool:
+    async def save_group(self, name: str, revision: int, encoded: bytes, *, keep_ms: int, live_ms: int) -> bool:
         keys = self._keys_of(name)
         reply, _ = await self._access.runner.run(
             "save_consumer_group",
-            [keys.meta, keys.consumer_group(name), keys.consumers],
-            [STORAGE_VERSION, name, revision, secrets.token_bytes(8), encoded, keep_ms],
+            [keys.meta, keys.consumer_group(name), keys.consumers, keys.instances],
+            [STORAGE_VERSION, name, revision, secrets.token_bytes(8), encoded, keep_ms, live_ms],
         )
         return reply[0] == b"ok"
 
     async def list_groups(self) -> list[str]:
+        return await self._list([keys.consumers for keys in self._access.keys])
+
+    async def list_live_groups(self) -> list[str]:
+        return await self._list([keys.instances for keys in self._access.keys])
+
+    async def _list(self, indexes: Sequence[bytes]) -> list[str]:
         names: set[str] = set()
-        for keys in self._access.keys:
+        for index in indexes:
             seconds, _ = await self._access.commands.ask("TIME")
-            found = await self._access.commands.ask("ZRANGEBYSCORE", keys.consumers, seconds * 1000, "+inf")
+            found = await self._access.commands.ask("ZRANGEBYSCORE", index, seconds * 1000, "+inf")
             names.update(name.decode() for name in found)
         return sorted(names)
 

@@ -36,6 +36,32 @@ def topic_generation_key(namespace: str) -> bytes:
     return store_key(namespace) + b"generation"
 
 
+def schema_texts_key(namespace: str) -> bytes:
+    """hash, for ever: id of each schema of the registry -> its text; `max_schemas` bounds it.
+
+    Nothing is taken out: records that name an id stay readable. Written by register_schema.
+    """
+    return store_key(namespace) + b"schemas"
+
+
+def schema_ids_key(namespace: str) -> bytes:
+    """hash, for ever: digest of each schema -> its id. Written by register_schema."""
+    return store_key(namespace) + b"schemaids"
+
+
+def subjects_key(namespace: str) -> bytes:
+    """hash, while there are subjects: name -> its versions, `1:5,2:7d`. Their owner deletes them.
+
+    Written by register_schema and replace_entry.
+    """
+    return store_key(namespace) + b"subjects"
+
+
+def schema_levels_key(namespace: str) -> bytes:
+    """hash, while levels are set: subject -> the level of compatibility; an empty name is for all that have none."""
+    return store_key(namespace) + b"levels"
+
+
 class PartitionKeys:
     """The keys of one partition; all share its hash tag, so that one script may touch any of them."""
 
@@ -104,6 +130,9 @@ class PartitionKeys:
         self.consumers = self.prefix + b"consumers"
         """sorted set, while there are consumer groups: name -> end of its state in ms. Written by
         save_consumer_group."""
+        self.instances = self.prefix + b"instances"
+        """sorted set, as long as its last entry: consumer group with instances -> ms at which the last of them is
+        closed if nothing is heard. Written by save_consumer_group."""
 
     def topic_state(self, topic: str, number: int) -> bytes:
         """hash, until its topic is deleted: the log of one partition of a topic; scripts derive it.

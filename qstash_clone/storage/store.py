@@ -28,6 +28,7 @@ from qstash_clone.storage.keys import (
 from qstash_clone.storage.publish_store import RedisPublishStore
 from qstash_clone.storage.queue_store import RedisQueueStore
 from qstash_clone.storage.schedule_store import RedisScheduleStore
+from qstash_clone.storage.schema_store import RedisSchemaStore
 from qstash_clone.storage.scripts import REPLAY_WINDOW_MS, Script, ScriptRunner
 from qstash_clone.storage.signing_key_store import new_signing_key
 from qstash_clone.storage.topic_catalogue import TopicCatalogue
@@ -50,6 +51,7 @@ class Store:
     virtual_clock: RedisVirtualClockStore
     topics: RedisTopicLog
     groups: RedisGroupStore
+    schemas: RedisSchemaStore
     engine: EngineFacts
     commands: RedisCommands
 
@@ -134,6 +136,7 @@ async def open_store(settings: Settings, *, client_name: str = "qstash-clone") -
                 ),
             ),
             groups=RedisGroupStore(access),
+            schemas=RedisSchemaStore(access, settings.key_namespace, max_schemas=settings.max_schemas),
             engine=engine,
             commands=commands,
         )

@@ -135,8 +135,14 @@ class RedisTopicLog:
 
     async def read(self, wanted: Sequence[ReadFrom], *, max_records: int, max_bytes: int) -> list[Slice | None]:
         found: dict[int, Slice | None] = {}
+        logs_left = len(wanted)
         for partition, places in self._by_partition([(one.topic, one.partition) for one in wanted]).items():
-            args: list[Argument] = [STORAGE_VERSION, max(0, max_records), max(0, max_bytes)]
+            # Those that are read later get their share too; what they leave is for the next call.
+            most_records, most_bytes = (
+                -(-max(0, left) * len(places) // logs_left) for left in (max_records, max_bytes)
+            )
+            logs_left -= len(places)
+            args: list[Argument] = [STORAGE_VERSION, most_records, most_bytes]
             for at in places:
                 one = wanted[at]
                 args += (one.topic.name, one.partition, one.topic.generation, one.offset)

@@ -137,7 +137,7 @@ class Consumer:
     async def list_members(self) -> list[Member]:
         """The instances of all groups, by group and name."""
         members: list[Member] = []
-        for group_name, group in await self._membership.load_all():
+        for group_name, group in await self._membership.load_live():
             for name in sorted(group.instances):
                 owned: dict[str, list[int]] = {}
                 for topic, partition in sorted(group.owned(name)):

@@ -213,9 +213,13 @@ class Group(msgspec.Struct, array_like=True):
             return None
         return share.partitions[number].commit
 
+    def live_ms(self) -> int:
+        """How long the group has instances if nothing is heard of them from now on; 0 for none."""
+        return max(map(_silence_ms, self.instances.values()), default=0)
+
     def keep_ms(self) -> int:
         """How long the store must keep the group if nothing is heard of it from now on."""
-        return COMMITS_STAY_MS + max(map(_silence_ms, self.instances.values()), default=0)
+        return COMMITS_STAY_MS + self.live_ms()
 
     def _share(self, topic: Topic) -> TopicShare:
         """What is known of a topic, grown to its number of partitions; what was known of an earlier one of its name is

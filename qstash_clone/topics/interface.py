@@ -109,12 +109,19 @@ class GroupStore(Protocol):
 
     async def load_group(self, name: str) -> GroupState: ...
 
-    async def save_group(self, name: str, revision: int, encoded: bytes, *, keep_ms: int) -> bool:
-        """Replace the state that has this revision, for so long; False if somebody else has replaced it meanwhile."""
+    async def save_group(self, name: str, revision: int, encoded: bytes, *, keep_ms: int, live_ms: int) -> bool:
+        """Replace the state that has this revision, for so long; False if somebody else has replaced it meanwhile.
+
+        `live_ms` is how long the group has instances if nothing is heard of them; 0: it has none.
+        """
         ...
 
     async def list_groups(self) -> list[str]:
         """The names of all groups that are stored, sorted."""
+        ...
+
+    async def list_live_groups(self) -> list[str]:
+        """The names of those that may have instances, sorted: few, however many groups were used and left."""
         ...
 
 

@@ -40,7 +40,9 @@ class Membership:
         encoded = encode_group(group)
         if encoded == state.encoded or (not state.encoded and group == Group()):
             return True
-        return await self._stores.groups.save_group(name, state.revision, encoded, keep_ms=group.keep_ms())
+        return await self._stores.groups.save_group(
+            name, state.revision, encoded, keep_ms=group.keep_ms(), live_ms=group.live_ms()
+        )
 
     async def change(self, name: str, change: Callable[[Group, int], None]) -> None:
         """One whole turn. The change gets the group and the time, and may be made more than once, each time on another
@@ -88,16 +90,16 @@ class Membership:
         """Raise `QuotaExceeded` if there are more instances than partitions, those of this group as it is here. Several
         calls at the same moment may all find that the last one has room."""
         partitions = sum(topic.config.partitions for topic in await self._stores.topics.list_topics())
-        others = [other for other_name, other in await self.load_all() if other_name != name]
+        others = [other for other_name, other in await self.load_live() if other_name != name]
         if sum(len(one.instances) for one in (group, *others)) > partitions:
             raise QuotaExceeded(
                 f"there are as many consumer instances as partitions already, {partitions}: delete one, "
                 "or wait until an idle one is closed"
             )
 
-    async def load_all(self) -> list[tuple[str, Group]]:
-        """All groups by name, in its order."""
-        names = await self._stores.groups.list_groups()
+    async def load_live(self) -> list[tuple[str, Group]]:
+        """The groups that may have instances, in the order of their names."""
+        names = await self._stores.groups.list_live_groups()
         groups: list[tuple[str, Group]] = []
         for begin in range(0, len(names), _LOAD_TOGETHER):
             some = names[begin : begin + _LOAD_TOGETHER]

@@ -64,6 +64,10 @@ class Producer:
         """
         return await self._look_up(name) or await self._create(name)
 
+    async def check_topic(self, name: str) -> None:
+        """Raise `NotFound` if producing to it would; nothing is created."""
+        await self._look_up(name)
+
     async def produce(self, wanted: Sequence[ToProduce]) -> list[Produced]:
         """Append all; the answer is in the order of the request.
 

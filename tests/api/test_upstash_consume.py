@@ -330,6 +330,25 @@ class TestConsume:
                 await produce(client, f"m{number}")
                 assert values(await consume(client)) == [f"m{number}"]
 
+    async def test_a_server_that_stops_ends_waits_with_an_answer(
+        self, server: RunningServer, store: Store, settings: Settings
+    ) -> None:
+        await make_topic(store, partitions=1)
+        head = f"Host: a\r\nAuthorization: Bearer {settings.token}\r\n"
+        body = b'{"topic":"orders","timeout":60000}'
+        consuming = f"GET /consume/g/a/orders?timeout=60000 HTTP/1.1\r\n{head}\r\n".encode()
+        fetching = f"POST /fetch HTTP/1.1\r\n{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+        async with await server.connect() as one, await server.connect() as other:
+            await one.send(consuming)
+            await other.send(fetching)
+            await eventually(lambda: store.groups.list_groups())
+            await eventually(lambda: len(server.server.server_state.tasks) == 2)
+            server.server.should_exit = True
+            for connection in (one, other):
+                answer = await connection.receive()
+                assert (answer.status, answer.json, answer.headers["connection"]) == (200, [], "close")
+        await eventually(server.task.done)
+
 
 class TestCommit:
     @pytest.mark.parametrize("body", [b"", b"  \n", b"null", b"[]"])

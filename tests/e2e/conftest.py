@@ -32,6 +32,7 @@ collect_ignore = [
     name
     for name, is_possible in (
         ("test_curl.py", shutil.which("curl") is not None),
+        ("test_event_streams.py", shutil.which("curl") is not None),
         ("test_howto_pages.py", shutil.which("curl") is not None),
         ("test_kafka_curl.py", shutil.which("curl") is not None),
         ("test_typescript_dev_mode.py", typescript_sdk.IS_INSTALLED),

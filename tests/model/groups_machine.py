@@ -86,7 +86,8 @@ class GroupsMachine(RuleBasedStateMachine):
         change(group)
         group.assign(self.topics)
         unplaced = group.unplaced()
-        self._check_handover(owners, group)
+        if not by_caller:
+            self._check_handover(owners, group)
         self._check_new_owners(owners, group, unplaced)
         for place in unplaced:
             self._start(group, place)

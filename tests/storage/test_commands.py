@@ -6,7 +6,7 @@ import fakeredis
 import pytest
 import redis.exceptions
 
-from qstash_clone.errors import StorageError, StorageFull, StorageUnavailable
+from qstash_clone.errors import StorageError, StorageFull, StorageTimeout, StorageUnavailable
 from qstash_clone.storage.commands import RedisCommands, translate
 
 
@@ -56,7 +56,8 @@ async def test_one_command_that_is_refused_fails_them_all(commands: RedisCommand
         (redis.exceptions.ResponseError("Error: OOM command not allowed when used memory > 'maxmemory'."), StorageFull),
         (redis.exceptions.ReadOnlyError("You can't write against a read only replica."), StorageUnavailable),
         (redis.exceptions.BusyLoadingError("Redis is loading the dataset in memory"), StorageUnavailable),
-        (TimeoutError("too late"), StorageUnavailable),
+        (TimeoutError("too late"), StorageTimeout),
+        (redis.exceptions.TimeoutError("Timeout reading from socket"), StorageTimeout),
         (ConnectionResetError("gone"), StorageUnavailable),
     ],
 )

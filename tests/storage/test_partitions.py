@@ -84,9 +84,16 @@ def test_partitions_divide_evenly_over_masters(masters: int) -> None:
 def test_all_keys_of_a_partition_share_its_slot() -> None:
     keys = PartitionKeys("q", 1, 3)
     names = [value for name, value in vars(keys).items() if name != "prefix"]
-    assert len(names) == 16
+    assert len(names) == 18
     names += [keys.lane("h:{evil}.example"), keys.admitted("h:}{x"), keys.message(MessageId(os.urandom(12)))]
     names += [keys.deduplication(os.urandom(16)), keys.reservation(os.urandom(16)), keys.schedule("nightly")]
+    names += [
+        keys.topic_state("{x}", 0),
+        keys.topic_stream("}{", 1),
+        keys.topic_index("x", 2),
+        keys.consumer_group("{g}"),
+    ]
+    names.append(keys.topic_note(b"{}", "x", 0))
     assert {slot_of(name) for name in names} == {slot_of(keys.meta)}
     assert len({*names, keys.meta}) == len(names), "and no two are the same"
 

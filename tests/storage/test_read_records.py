@@ -52,6 +52,17 @@ async def test_each_log_gets_its_share_and_the_rest_goes_in_order(store: Store, 
     assert min(found) > 0
 
 
+@pytest.mark.parametrize("partitions", [1, 5])
+async def test_a_log_with_more_than_fits_leaves_the_others_their_share(store: Store, topic: Topic) -> None:
+    for number, count in enumerate((600, 10, 600)):
+        await fill(store, topic, number, count, 100)
+    wanted = [(0, 0), (1, 0), (2, 0)]
+    by_count = [len(offsets) for offsets in await read(store, topic, wanted, max_records=30)]
+    assert (sum(by_count), min(by_count)) == (30, 10)
+    by_bytes = [len(offsets) for offsets in await read(store, topic, wanted, max_bytes=2_000)]
+    assert min(by_bytes) > 0
+
+
 async def test_what_is_left_goes_to_the_first(store: Store, topic: Topic) -> None:
     for number, count in enumerate((400, 10, 400)):
         await fill(store, topic, number, count)

@@ -27,8 +27,35 @@ _KAFKA_ERROR: Schema = {
     "required": ["error", "status"],
     "properties": {**_ERROR["properties"], "status": {"type": "integer"}},
 }
-_REFUSALS = {"application/json": _ERROR, "application/json; charset=utf-8": {"anyOf": [_KAFKA_ERROR]}}
+_TEXT: Schema = {"type": "string", "minLength": 1}
+_EVENT_STREAMS_ERROR: Schema = {
+    "type": "object",
+    "required": ["trace", "error"],
+    "properties": {"trace": _TEXT, "error": {"type": "object", "required": ["code", "message", "more_info"]}},
+    "additionalProperties": False,
+}
+_REGISTRY_ERROR: Schema = {
+    "type": "object",
+    "required": ["error_code", "message"],
+    "properties": {"error_code": {"type": "integer"}, "message": _TEXT},
+    "additionalProperties": False,
+}
+_LEGACY_ERROR: Schema = {
+    **_REGISTRY_ERROR,
+    "required": ["error_code", "message", "error"],
+    "properties": {**_REGISTRY_ERROR["properties"], "error": {"type": "object", "required": ["incident"]}},
+}
+_REFUSALS = {
+    "application/json": _ERROR,
+    "application/json; charset=utf-8": {"anyOf": [_KAFKA_ERROR, _EVENT_STREAMS_ERROR, _LEGACY_ERROR]},
+    "application/vnd.schemaregistry.v1+json": _REGISTRY_ERROR,
+}
 """What an undescribed request may be answered: by QStash's API, and by the Kafka REST APIs."""
+
+_KAFKA = re.compile(r"/*+(?!v2/)|/*v2/topics/[^/]*/records/?\Z", re.IGNORECASE)
+
+_CONFLUENT = re.compile(r"\A/*+confluent(?=/|\Z)", re.IGNORECASE)
+"""Where the schema registry is served again."""
 
 
 class Document:
@@ -46,7 +73,8 @@ class Document:
     def find(self, method: str, raw_path: str) -> tuple[str, Schema] | None:
         """The path, as it is described, and the operation of a request; None if nothing describes it."""
         wanted = "GET" if method == "HEAD" else method
-        is_kafka = not raw_path.lower().lstrip("/").startswith("v2/")
+        raw_path = _CONFLUENT.sub("/schema-registry", raw_path)
+        is_kafka = _KAFKA.match(raw_path) is not None
         if (wanted == "GET" or is_kafka) and not raw_path.endswith("//") and raw_path.lower() not in self._described:
             # As the routes do, see docs/protocol/transport.md.
             raw_path = raw_path.removesuffix("/")
@@ -82,7 +110,7 @@ class Document:
     def _mismatches(self, schema: Schema, media_type: str, content_type: str, body: bytes, method: str) -> list[str]:
         if content_type != media_type:
             return [f"has the content type {content_type}, described is {media_type}"]
-        if not media_type.startswith("application/json") or (method == "HEAD" and not body):
+        if not media_type.startswith(("application/json", "application/vnd.")) or (method == "HEAD" and not body):
             return []
         errors = self._validator(json.dumps(schema)).iter_errors(json.loads(body))  # pyright: ignore[reportUnknownMemberType]
         return [f"{error.json_path}: {error.message[:300]}" for error in errors]

@@ -17,7 +17,11 @@ from qstash_clone.storage.interface import DeduplicationRecord
 from qstash_clone.storage.keys import (
     CONSUMER_GROUP,
     PartitionKeys,
+    schema_ids_key,
+    schema_levels_key,
+    schema_texts_key,
     store_key,
+    subjects_key,
     topic_generation_key,
     topics_key,
     url_groups_key,
@@ -47,6 +51,17 @@ OWNED_FOR_EVER = frozenset(
     }
 )
 """Keys of a partition without a lifetime; docs/reference/redis-keys.md names who takes out what is put in."""
+
+_BESIDE = (
+    store_key,
+    url_groups_key,
+    topics_key,
+    topic_generation_key,
+    schema_texts_key,
+    schema_ids_key,
+    subjects_key,
+    schema_levels_key,
+)
 
 LogEntry = tuple[str, bytes, bytes]
 """Letter, message id, details."""
@@ -235,7 +250,7 @@ class Inspector:
     def problems(self, namespace: str, partitions: int = 1) -> list[str]:
         """What contradicts the invariants, one sentence each; nothing on a sound store."""
         prefixes = tuple(PartitionKeys(namespace, number, partitions).prefix for number in range(partitions))
-        beside = [key(namespace) for key in (store_key, url_groups_key, topics_key, topic_generation_key)]
+        beside = [key(namespace) for key in _BESIDE]
         all_keys = self.all_keys(namespace)
         found = [
             f"{key!r} belongs to no partition" for key in all_keys if not key.startswith(prefixes) and key not in beside

@@ -6,8 +6,9 @@ from qstash_clone.storage.keys import PartitionKeys, topics_key
 from qstash_clone.storage.topic_codec import StoredTopic, decode_record, decode_topic
 from qstash_clone.storage.topic_log import log_partition
 
-PREFIXES: Final = (b"tp:", b"tl:", b"ti:", b"tr:", b"cg:")
 GROUPS: Final = "consumers"
+INSTANCES: Final = b"instances"
+PREFIXES: Final = (b"tp:", b"tl:", b"ti:", b"tr:", b"cg:", INSTANCES)
 
 
 def topic_problems(client: Any, namespace: str, partitions: int, all_keys: list[bytes]) -> list[str]:
@@ -25,6 +26,8 @@ def topic_problems(client: Any, namespace: str, partitions: int, all_keys: list[
                 problems.append(f"{name!r} has no lifetime")
             if name.startswith(b"cg:") and client.zscore(keys.consumers, name[3:]) is None:
                 problems.append(f"consumer group {name[3:]!r} is not listed")
+            if name == INSTANCES and client.ttl(keys.prefix + name) == -1:
+                problems.append(f"{name!r} has no lifetime")
             if name.startswith((b"tl:", b"ti:")) and keys.prefix + b"tp:" + name[3:] not in all_keys:
                 problems.append(f"{name!r} belongs to no log")
             if name.startswith(b"tp:"):

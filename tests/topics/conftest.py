@@ -35,11 +35,11 @@ class WatchedGroups:
         state = await self._groups.load_group(name)
         return GroupState(state.revision, state.encoded, state.real_ms + self.ahead_ms)
 
-    async def save_group(self, name: str, revision: int, encoded: bytes, *, keep_ms: int) -> bool:
+    async def save_group(self, name: str, revision: int, encoded: bytes, *, keep_ms: int, live_ms: int) -> bool:
         before, self.before_save = self.before_save, None
         if before is not None:
             await before()
-        is_saved = await self._groups.save_group(name, revision, encoded, keep_ms=keep_ms)
+        is_saved = await self._groups.save_group(name, revision, encoded, keep_ms=keep_ms, live_ms=live_ms)
         self.saves += is_saved
         self.kept_ms = keep_ms
         after, self.after_save = self.after_save, None
@@ -49,6 +49,9 @@ class WatchedGroups:
 
     async def list_groups(self) -> list[str]:
         return await self._groups.list_groups()
+
+    async def list_live_groups(self) -> list[str]:
+        return await self._groups.list_live_groups()
 
 
 class Scene:

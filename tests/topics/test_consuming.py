@@ -262,7 +262,7 @@ async def test_a_group_that_changes_all_the_time_is_answered_as_such(scene: Scen
         other = await scene.group()
         other.epoch += 1
         scene.groups.before_save = None
-        assert await scene.groups.save_group("g", state.revision, encode_group(other), keep_ms=10_000)
+        assert await scene.groups.save_group("g", state.revision, encode_group(other), keep_ms=10_000, live_ms=0)
         scene.groups.before_save = lose
 
     scene.groups.before_save = lose
@@ -400,7 +400,7 @@ async def test_a_position_behind_the_end_of_its_log_begins_anew(scene: Scene) ->
     for place, (epoch, _) in group.owned("a").items():
         group.hand_out("a", place, epoch, 7)
     state = await scene.groups.load_group("g")
-    assert await scene.groups.save_group("g", state.revision, encode_group(group), keep_ms=60_000)
+    assert await scene.groups.save_group("g", state.revision, encode_group(group), keep_ms=60_000, live_ms=60_000)
     assert values(await consumer.consume(call(), present())) == ["a", "b"]
 
 
@@ -465,4 +465,5 @@ async def test_commits_outlive_the_last_instance_for_a_week(scene: Scene) -> Non
     await consumer.delete("g", "a", anything)
     assert await committed(consumer) == [0]
     assert await consumer.list_members() == []
+    assert (await scene.groups.list_groups(), await scene.groups.list_live_groups()) == (["g"], [])
     assert scene.groups.kept_ms == 7 * 24 * 3600 * 1000

@@ -74,6 +74,8 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
     security: tuple[str, ...]
     has_head: bool
     """Whether `HEAD` is answered where `GET` is."""
+    error_headers: tuple[str, ...] = ()
+    """What every error answer has besides the usual headers."""
 
 
 class Operation(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ from msgspec import structs
 from qstash_clone import __version__
 from qstash_clone.api.openapi import (
     dead_letters,
+    event_streams,
     flow_control,
     kafka_consume,
     kafka_produce,
@@ -18,6 +19,7 @@ from qstash_clone.api.openapi import (
     publishing,
     queues,
     schedules,
+    schema_registry,
     small_resources,
     topics,
     url_groups,
@@ -51,6 +53,8 @@ OPERATIONS: Final[Operations] = {
     **small_resources.PROBES,
     **small_resources.DEV,
     **kafka_produce.OPERATIONS,
+    **event_streams.OPERATIONS,
+    **schema_registry.OPERATIONS,
     **kafka_consume.OPERATIONS,
     **topics.OPERATIONS,
 }
@@ -59,6 +63,8 @@ OPERATIONS: Final[Operations] = {
 _BESIDES_THE_TABLE: Final = (
     *publishing.OPERATIONS,
     *kafka_produce.OPERATIONS,
+    *event_streams.OPERATIONS,
+    *schema_registry.OPERATIONS,
     *kafka_consume.OPERATIONS,
     *topics.OPERATIONS,
 )
@@ -80,9 +86,13 @@ _ERRORS: Final = {
     403: ("Forbidden", "The token may not do this."),
     404: ("NotFound", "What the request names does not exist."),
     408: ("RequestTimeout", "The request did not arrive in time."),
+    409: ("Conflict", "It does not get along with what is there."),
+    411: ("LengthRequired", "There is no body, or its length is not announced."),
     412: ("PreconditionFailed", "A configured maximum would be passed."),
     413: ("ContentTooLarge", "The body is larger than allowed."),
     414: ("UriTooLong", "The path and query are longer than allowed."),
+    415: ("UnsupportedMediaType", "The content type is none that is understood here."),
+    422: ("UnprocessableContent", "A schema, a version or a level that is none."),
     429: ("TooManyRequests", "More requests in this second than there may be."),
     431: ("HeadersTooLarge", "More headers, or more bytes of them, than allowed."),
     500: ("InternalError", "A defect of the service; the text names the request id."),
@@ -106,6 +116,7 @@ _ANSWER_HEADERS: Final = {
     "Burst-RateLimit-Remaining": "How many are left in this one.",
     "Burst-RateLimit-Reset": "When the next one begins, in seconds of Unix time.",
     "Retry-After": "Seconds after which to try again.",
+    "X-Trace-Id": "The `trace` or `incident` in the body.",
     "WWW-Authenticate": "The scheme of the credential.",
 }
 _HEADERS_OF: Final = {
@@ -217,6 +228,7 @@ class _Builder:
                     "bearer": {"type": "http", "scheme": "bearer"},
                     "query": {"type": "apiKey", "in": "query", "name": "qstash_token"},
                     "basic": {"type": "http", "scheme": "basic"},
+                    "authToken": {"type": "apiKey", "in": "header", "name": "X-Auth-Token"},
                     "pass": {"type": "apiKey", "in": "query", "name": "pass"},
                 },
                 "headers": {
@@ -287,6 +299,7 @@ class _Builder:
         short_name, text = _ERRORS[status]
         name = family.name + short_name
         headers = ("X-Request-Id", *(_HEADERS_OF if family is _QSTASH else _HEADERS_OF_TOPICS).get(status, ()))
+        headers += family.error_headers
         self._responses[name] = {
             "description": text,
             "headers": {header: {"$ref": f"#/components/headers/{header}"} for header in headers},

@@ -3,13 +3,18 @@
 import asyncio
 import logging
 import time
+from typing import Protocol
 
 from starlette.types import Receive, Send
 
 from qstash_clone.api.burst import BurstLimit
 from qstash_clone.api.requests import Head
-from qstash_clone.api.topics.calls import JSON_UTF8, Answer, Call
+from qstash_clone.api.topics.calls import Answer, Call
+from qstash_clone.api.topics.credentials import Credentials
+from qstash_clone.api.topics.event_streams_v1 import EventStreamsV1
+from qstash_clone.api.topics.event_streams_v2 import EventStreamsV2
 from qstash_clone.api.topics.resource import TopicResource
+from qstash_clone.api.topics.schema_registry import SchemaRegistryApi
 from qstash_clone.api.topics.table import Found, TopicRow, TopicTable
 from qstash_clone.api.topics.upstash import UpstashApi
 from qstash_clone.api.topics.upstash_consume import UpstashConsume
@@ -20,12 +25,16 @@ from qstash_clone.observability import REQUEST_FAILED, REQUEST_REFUSED, REQUEST_
 from qstash_clone.settings import Settings
 from qstash_clone.topics.interface import TopicStores
 from qstash_clone.topics.producing import Producer
+from qstash_clone.topics.schemas import SchemaRegistry, SchemaStores
 
-_CONTENT_TYPE = (b"content-type", JSON_UTF8)
 _NO_STORE = (b"cache-control", b"no-store")
 
 
-def topic_table(settings: Settings, stores: TopicStores) -> list[TopicRow]:
+class KafkaStores(TopicStores, SchemaStores, Protocol):
+    """What these APIs need of a store."""
+
+
+def topic_table(settings: Settings, stores: KafkaStores) -> list[TopicRow]:
     """Everything that the Kafka REST APIs serve. What is unknown below the first segment of a row is answered in the
     shape of the first row that has it."""
     producer = Producer(
@@ -34,9 +43,14 @@ def topic_table(settings: Settings, stores: TopicStores) -> list[TopicRow]:
         default_partitions=settings.default_partitions,
         max_record_bytes=settings.max_record_bytes,
     )
+    registry = SchemaRegistry(stores)
+    credentials = Credentials(settings)
     upstash = UpstashApi(settings)
     return [
         *UpstashProduce(settings, stores, producer, upstash).rows(),
+        *EventStreamsV2(credentials, producer, registry).rows(),
+        *EventStreamsV1(credentials, producer, registry).rows(),
+        *SchemaRegistryApi(credentials, registry).rows(),
         *UpstashConsume(settings, stores, upstash).rows(),
         *TopicResource(settings, stores, upstash.api).rows(),
     ]
@@ -45,7 +59,7 @@ def topic_table(settings: Settings, stores: TopicStores) -> list[TopicRow]:
 class TopicApis:
     """Gives every request a credential check, an answer in JSON, a metric and a log event."""
 
-    def __init__(self, settings: Settings, stores: TopicStores, clock: Clock) -> None:
+    def __init__(self, settings: Settings, stores: KafkaStores, clock: Clock) -> None:
         self._table = TopicTable(topic_table(settings, stores))
         self._burst = BurstLimit(settings.topics_burst_limit, clock)
 
@@ -84,6 +98,7 @@ class TopicApis:
             emit(REQUEST_REFUSED, route=found.label, method=head.method, error=str(error), request_id=request_id)
             return
         answer = found.api.error_shape(error, head)
+        trace = {"trace": answer.trace} if answer.trace else {}
         REQUESTS.inc(found.label, f"{answer.status // 100}xx")
         if answer.status == 500:
             emit(
@@ -93,6 +108,7 @@ class TopicApis:
                 method=head.method,
                 request_id=request_id,
                 traceback=describe(error),
+                **trace,
             )
         else:
             emit(
@@ -103,6 +119,7 @@ class TopicApis:
                 status=answer.status,
                 error=str(error) or type(error).__name__,
                 request_id=request_id,
+                **trace,
             )
         await _send(answer, head, send)
 
@@ -113,11 +130,12 @@ async def _send(answer: Answer, head: Head, send: Send) -> None:
             "type": "http.response.start",
             "status": answer.status,
             "headers": [
-                _CONTENT_TYPE,
+                (b"content-type", answer.content_type),
                 (b"content-length", b"%d" % len(answer.body)),
                 (b"x-request-id", head.request_id),
                 _NO_STORE,
                 *answer.headers,
+                *([(b"x-trace-id", answer.trace.encode())] if answer.trace else ()),
             ],
         }
     )

@@ -42,6 +42,9 @@ class Answer(msgspec.Struct, frozen=True):
     status: int
     body: bytes
     headers: tuple[Header, ...] = ()
+    content_type: bytes = JSON_UTF8
+    trace: str = ""
+    """Names an error in its body and in the log, where an API has it so."""
 
 
 def json_answer(content: object, status: int = 200, headers: tuple[Header, ...] = ()) -> Answer:

@@ -37,6 +37,12 @@ class Grant(msgspec.Struct, frozen=True):
         """Whether the topic is among those that the credential is for."""
         return topic.startswith(self.scope[:-1]) if self.scope.endswith("*") else topic == self.scope
 
+    def covers_subject(self, subject: str) -> bool:
+        """Whether the subject of the schema registry is surely that of a topic that the credential is for."""
+        if self.scope.endswith("*"):
+            return subject.startswith(self.scope[:-1])
+        return subject in (f"{self.scope}-key", f"{self.scope}-value")
+
     def check(self, right: Right, topic: str | None = None) -> None:
         """Raise `Forbidden` unless this may be done, with this topic or, without one, with any at all."""
         if right not in self.rights:

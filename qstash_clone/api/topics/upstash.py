@@ -1,10 +1,8 @@
 """What all routes of Upstash's Kafka REST API have in common: credentials and the shape of errors."""
 
-from base64 import b64decode
-from binascii import Error as NotBase64
-
 from qstash_clone.api.errors import Header, answer_of, stopping_answer
 from qstash_clone.api.requests import Head
+from qstash_clone.api.topics.authorization import password_of
 from qstash_clone.api.topics.calls import Answer, json_answer
 from qstash_clone.api.topics.credentials import Credentials, Grant
 from qstash_clone.api.topics.queries import first_value
@@ -36,7 +34,7 @@ class UpstashApi:
         scheme, _, rest = header.partition(b" ")
         match scheme.lower():
             case b"basic":
-                return self._grant(_password(rest))
+                return self._grant(password_of(rest))
             case b"bearer":
                 return self._grant(rest.strip())
             case _:
@@ -55,18 +53,6 @@ class UpstashApi:
         if grant is None:
             raise Unauthorized("unauthorized: the token is not valid")
         return grant
-
-
-def _password(encoded: bytes) -> bytes:
-    """What follows the first colon; the user name may be in any encoding, and any."""
-    try:
-        decoded = b64decode(encoded.strip(), validate=True)
-    except NotBase64:
-        raise Unauthorized("unauthorized: what follows `Basic` is not base64") from None
-    _user, colon, password = decoded.partition(b":")
-    if not colon:
-        raise Unauthorized("unauthorized: what follows `Basic` is not `user:password` in base64")
-    return password
 
 
 def error_answer(error: BaseException, head: Head) -> Answer:

@@ -5,6 +5,7 @@ KEYS
   1  meta    hash        description of the partition
   2  group   string      its state: 8 bytes of revision, 8 bytes that name who wrote it, and what was encoded
   3  groups  sorted set  names of groups and when their states end
+  4  live    sorted set  names of groups with instances and when the last of these is closed
 ARGV
   1  version   int
   2  name      string
@@ -12,6 +13,7 @@ ARGV
   4  writer    8 bytes  names this call, so that a repeated one finds its own work
   5  encoded   bytes
   6  keep_ms   int      for how long the state stays
+  7  live_ms   int      for how long it has instances if nothing is heard of them; 0 for none
 RETURNS
   {"ok"}
   {"changed"}   it is another one by now; nothing was changed
@@ -19,9 +21,9 @@ RETURNS
 COST  O(1)
 ]]
 --@include partition
-local meta, group, groups = KEYS[1], KEYS[2], KEYS[3]
-local version, name, expected, writer, encoded, keep_ms =
-  ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5], tonumber(ARGV[6])
+local meta, group, groups, live = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local version, name, expected, writer, encoded, keep_ms, live_ms =
+  ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
 
 local partition, refusal = open_partition(meta, version)
 if refusal then
@@ -29,6 +31,8 @@ if refusal then
 end
 local head, revision = redis.call('GETRANGE', group, 0, 15), 0
 redis.call('ZCARD', groups)
+local live_pttl = redis.call('PTTL', live)
+redis.call('ZCARD', live)
 if head ~= '' then
   revision = struct.unpack('>I8', head)
   if revision == expected + 1 and string.sub(head, 9) == writer then
@@ -40,7 +44,17 @@ if revision ~= expected then
 end
 redis.call('SET', group, struct.pack('>I8', expected + 1) .. writer .. encoded, 'PX', keep_ms)
 redis.call('ZADD', groups, partition.real_ms + keep_ms, name)
-for _, ended in ipairs(redis.call('ZRANGEBYSCORE', groups, '-inf', partition.real_ms, 'LIMIT', 0, 10)) do
-  redis.call('ZREM', groups, ended)
+if live_ms > 0 then
+  redis.call('ZADD', live, partition.real_ms + live_ms, name)
+  if live_pttl < live_ms then
+    redis.call('PEXPIRE', live, live_ms)
+  end
+else
+  redis.call('ZREM', live, name)
+end
+for _, index in ipairs({groups, live}) do
+  for _, ended in ipairs(redis.call('ZRANGEBYSCORE', index, '-inf', partition.real_ms, 'LIMIT', 0, 10)) do
+    redis.call('ZREM', index, ended)
+  end
 end
 return {'ok'}
