@@ -49,8 +49,10 @@ class TopicCatalogue:
                 stored = decode_topic(name, encoded)
                 if stored.is_deleted:
                     deleted.append(name)
-                else:
-                    found[name] = shown(name, stored)
+                elif stored.made > 0:
+                    # Without those that are not there yet: who read them would take them for lost.
+                    config = msgspec.structs.replace(stored.config, partitions=stored.made)
+                    found[name] = shown(name, msgspec.structs.replace(stored, config=config))
             if cursor == 0:
                 break
         for name in deleted:

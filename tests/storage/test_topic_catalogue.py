@@ -128,6 +128,24 @@ async def test_a_broken_off_step_is_ended_by_the_next_caller(
     assert (await lossy_store.topics.append(found, 3, [Record(b"y")])).offsets == (0,)
 
 
+@pytest.mark.usefixtures("breaks_invariants")
+async def test_partitions_that_are_being_made_are_not_listed(
+    store: Store, lossy_store: Store, proxy: LossyProxy
+) -> None:
+    """To be read they must be there."""
+    proxy.lose_request(Script("make_topic_logs").digest, times=MAX_TRIES)
+    with pytest.raises(StorageError):
+        await make(lossy_store)
+    assert await store.topics.list_topics() == []
+    made = await make(store)
+    proxy.lose_request(Script("make_topic_logs").digest, times=MAX_TRIES)
+    with pytest.raises(StorageError):
+        await lossy_store.topics.change_topic("orders", TopicConfig(partitions=9))
+    [listed] = await store.topics.list_topics()
+    assert listed == made
+    assert None not in await store.topics.read_bounds([(listed, number) for number in range(4)])
+
+
 async def test_a_deletion_that_broke_off_is_ended_by_whoever_lists_topics(
     store: Store, lossy_store: Store, proxy: LossyProxy, redis_client: Any, settings: Settings
 ) -> None:
