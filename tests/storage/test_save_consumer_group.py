@@ -6,6 +6,7 @@ import pytest
 import redis.asyncio
 
 from qstash_clone.errors import StorageError
+from qstash_clone.storage import scripts
 from qstash_clone.storage.keys import PartitionKeys
 from qstash_clone.storage.scripts import MAX_TRIES, Script
 from qstash_clone.storage.store import Store
@@ -46,6 +47,25 @@ async def test_a_repeated_call_finds_its_own_work(lossy_store: Store, proxy: Los
     proxy.lose_reply(Script("save_consumer_group").digest, times=MAX_TRIES)
     with pytest.raises(StorageError):
         await lossy_store.groups.save_group("g", 1, b"two", keep_ms=KEEP_MS, live_ms=0)
+
+
+@pytest.mark.parametrize("is_reply_lost", [True, False])
+async def test_whether_a_change_was_made_is_not_guessed(
+    store: Store, lossy_store: Store, proxy: LossyProxy, monkeypatch: pytest.MonkeyPatch, *, is_reply_lost: bool
+) -> None:
+    """Who is told that it was not made takes it again, on top of what it has done."""
+    monkeypatch.setattr(scripts, "RETRY_PAUSE_MS", (500, 500))
+    digest = Script("save_consumer_group").digest
+    (proxy.lose_reply if is_reply_lost else proxy.lose_request)(digest)
+    saving = asyncio.ensure_future(lossy_store.groups.save_group("g", 0, b"one", keep_ms=KEEP_MS, live_ms=0))
+    await eventually(lambda: proxy.losses == 1)
+    revision = 0
+    while is_reply_lost and not revision:
+        revision = (await store.groups.load_group("g")).revision
+    assert await store.groups.save_group("g", revision, b"two", keep_ms=KEEP_MS, live_ms=0)
+    with pytest.raises(StorageError, match="not known"):
+        await saving
+    assert (await store.groups.load_group("g")).encoded == b"two"
 
 
 async def test_a_group_that_nobody_uses_is_forgotten(store: Store) -> None:
