@@ -142,7 +142,7 @@ LOGS = (
         "whatever is there is replaced",
         "if stored ~= expected then",
         "if false then",
-        "topic_catalogue",
+        "url_groups",
     ),
     _mutant(
         "logs that were made for a deleted topic stay",

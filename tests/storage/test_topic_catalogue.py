@@ -174,10 +174,23 @@ async def test_a_slow_maker_does_not_touch_a_later_topic(store: Store, settings:
     assert len(await read_all(store, second, 0)) == 1
 
 
+@pytest.mark.usefixtures("breaks_invariants")
+async def test_a_new_log_has_nothing_of_what_was_left_of_an_earlier_one(
+    store: Store, settings: Settings, redis_client: Any
+) -> None:
+    topic = await make(store)
+    await store.topics.append(topic, 0, [Record(b"x", timestamp_ms=5)])
+    keys = PartitionKeys(settings.key_namespace, 0, 1)
+    args = [STORAGE_VERSION, "orders", int(topic.generation) + 1, 0]
+    assert await redis_client.eval(Script("make_topic_logs").text, 1, keys.meta, *args) == [b"ok", 1]
+    assert not await redis_client.exists(keys.topic_stream("orders", 0), keys.topic_index("orders", 0))
+
+
 async def test_a_topic_that_is_deleted_while_it_is_made_leaves_no_logs(
     store: Store, settings: Settings, opened: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow = await opened(settings)
+    await make(store)
     run = ScriptRunner.run
     was_deleted = False
 
@@ -189,8 +202,8 @@ async def test_a_topic_that_is_deleted_while_it_is_made_leaves_no_logs(
         return await run(self, name, keys, args)
 
     monkeypatch.setattr(ScriptRunner, "run", run_late)
-    await make(slow)
-    await store.topics.delete_topic("orders")
+    with pytest.raises(NotFound):
+        await slow.topics.change_topic("orders", TopicConfig(partitions=8))
     assert was_deleted
 
 
