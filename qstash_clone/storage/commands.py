@@ -46,7 +46,8 @@ class RedisCommands:
     async def ask(self, *command: Argument) -> Any:
         """The reply; raises `StorageUnavailable` or `StorageFull`."""
         try:
-            return await self.send(*command)
+            async with self._places:
+                return await self._client.execute_command(*command)
         except FAULTS as error:
             raise translate(error) from error
 
