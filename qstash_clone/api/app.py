@@ -14,6 +14,7 @@ from qstash_clone.api.batch import Batch
 from qstash_clone.api.burst import BurstLimit
 from qstash_clone.api.errors import ErrorAnswer, Header, WrongMethod, answer_of, error_body, stopping_answer
 from qstash_clone.api.hot_path import Enqueue, Publish, Publisher, PublishingEndpoint, Stores
+from qstash_clone.api.refusals import note_departure, note_refusal
 from qstash_clone.api.requests import Head, RequestIds, publishing_target, read_head
 from qstash_clone.api.responses import JSON
 from qstash_clone.api.routes.deduplication import DeduplicationRoutes
@@ -34,11 +35,8 @@ from qstash_clone.api.topics.app import TopicApis
 from qstash_clone.clock import Clock, SystemClock
 from qstash_clone.errors import ClientGone, InvalidRequest
 from qstash_clone.observability import (
-    REQUEST_FAILED,
-    REQUEST_REFUSED,
     REQUEST_SERVED,
     REQUESTS,
-    describe,
     emit,
 )
 from qstash_clone.settings import Settings
@@ -223,31 +221,12 @@ class Api:
             await self._refuse(label, head, error, send)
 
     async def _refuse(self, label: str, head: Head, error: BaseException, send: Send) -> None:
-        request_id = head.request_id.decode()
         if isinstance(error, ClientGone):
-            emit(REQUEST_REFUSED, route=label, method=head.method, error=str(error), request_id=request_id)
+            note_departure(label, head, error)
             return
+        request_id = head.request_id.decode()
         answer = answer_of(error, request_id) if isinstance(error, Exception) else stopping_answer()
-        REQUESTS.inc(label, f"{answer.status // 100}xx")
-        if answer.status == 500:
-            emit(
-                REQUEST_FAILED,
-                level=logging.ERROR,
-                route=label,
-                method=head.method,
-                request_id=request_id,
-                traceback=describe(error),
-            )
-        else:
-            emit(
-                REQUEST_REFUSED,
-                level=logging.WARNING if answer.status >= 500 else logging.INFO,
-                route=label,
-                method=head.method,
-                status=answer.status,
-                error=str(error) or answer.text,
-                request_id=request_id,
-            )
+        note_refusal(label, head, answer.status, error, answer.text)
         await send_error(answer, head.request_id, send)
 
 

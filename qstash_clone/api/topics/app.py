@@ -1,13 +1,13 @@
 """The Kafka REST APIs: what holds for each of their requests, whichever row of the table it belongs to."""
 
 import asyncio
-import logging
 import time
 from typing import Protocol
 
 from starlette.types import Receive, Send
 
 from qstash_clone.api.burst import BurstLimit
+from qstash_clone.api.refusals import note_departure, note_refusal
 from qstash_clone.api.requests import Head
 from qstash_clone.api.topics.calls import Answer, Call
 from qstash_clone.api.topics.credentials import Credentials
@@ -21,7 +21,7 @@ from qstash_clone.api.topics.upstash_consume import UpstashConsume
 from qstash_clone.api.topics.upstash_produce import UpstashProduce
 from qstash_clone.clock import Clock
 from qstash_clone.errors import ClientGone, UrlTooLong
-from qstash_clone.observability import REQUEST_FAILED, REQUEST_REFUSED, REQUEST_SERVED, REQUESTS, describe, emit
+from qstash_clone.observability import REQUEST_SERVED, REQUESTS, emit
 from qstash_clone.settings import Settings
 from qstash_clone.topics.interface import TopicStores
 from qstash_clone.topics.producing import Producer
@@ -93,34 +93,12 @@ class TopicApis:
         )
 
     async def _refuse(self, found: Found, head: Head, error: BaseException, send: Send) -> None:
-        request_id = head.request_id.decode()
         if isinstance(error, ClientGone):
-            emit(REQUEST_REFUSED, route=found.label, method=head.method, error=str(error), request_id=request_id)
+            note_departure(found.label, head, error)
             return
         answer = found.api.error_shape(error, head)
         trace = {"trace": answer.trace} if answer.trace else {}
-        REQUESTS.inc(found.label, f"{answer.status // 100}xx")
-        if answer.status == 500:
-            emit(
-                REQUEST_FAILED,
-                level=logging.ERROR,
-                route=found.label,
-                method=head.method,
-                request_id=request_id,
-                traceback=describe(error),
-                **trace,
-            )
-        else:
-            emit(
-                REQUEST_REFUSED,
-                level=logging.WARNING if answer.status >= 500 else logging.INFO,
-                route=found.label,
-                method=head.method,
-                status=answer.status,
-                error=str(error) or type(error).__name__,
-                request_id=request_id,
-                **trace,
-            )
+        note_refusal(found.label, head, answer.status, error, type(error).__name__, **trace)
         await _send(answer, head, send)
 
 
