@@ -1,11 +1,12 @@
 """save_consumer_group.lua: one change at a time, made from what was read, done once however often sent."""
 
 import asyncio
+from typing import Any
 
 import pytest
 import redis.asyncio
 
-from qstash_clone.errors import StorageError
+from qstash_clone.errors import StorageError, StorageFull
 from qstash_clone.storage import scripts
 from qstash_clone.storage.keys import PartitionKeys
 from qstash_clone.storage.scripts import MAX_TRIES, Script
@@ -107,3 +108,16 @@ async def _are_live(store: Store, names: list[str]) -> bool:
 
 async def _are_listed(store: Store, names: list[str]) -> bool:
     return await store.groups.list_groups() == names
+
+
+async def test_while_redis_is_full_groups_go_on_and_none_begins(store: Store, redis_client: Any) -> None:
+    assert await store.groups.save_group("g", 0, b"one", keep_ms=KEEP_MS, live_ms=KEEP_MS)
+    await redis_client.config_set("maxmemory", 1)
+    try:
+        assert await store.groups.save_group("g", 1, b"two", keep_ms=KEEP_MS, live_ms=KEEP_MS)
+        with pytest.raises(StorageFull):
+            await store.groups.save_group("new", 0, b"one", keep_ms=KEEP_MS, live_ms=KEEP_MS)
+    finally:
+        await redis_client.config_set("maxmemory", 0)
+    assert (await store.groups.load_group("g")).encoded == b"two"
+    assert await store.groups.list_live_groups() == ["g"]
