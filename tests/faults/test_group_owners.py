@@ -17,8 +17,7 @@ import msgspec
 
 from qstash_clone.settings import Settings
 from tests.e2e.conftest import settings_for
-from tests.faults.test_consumer_groups import Account as Produced
-from tests.faults.test_consumer_groups import produce
+from tests.faults.topic_runs import Produced, kill_in_turn, produce
 from tests.support.client import Client
 from tests.support.eventually import eventually
 from tests.support.processes import System
@@ -185,22 +184,7 @@ class Member:
 
 
 async def kill_on(system: System, redis: RedisServer, account: Account) -> Counter[str]:
-    """Apis and Redis in turn, each after some more was handled."""
-    rng = random.Random(SEED)
-    kinds = [("api", "redis")[number % 2] for number in range(KILLS)]
-    rng.shuffle(kinds)
-    for kind in kinds:
-        wanted = len(account.values) + BETWEEN_KILLS
-        await eventually(lambda wanted=wanted: len(account.values) >= wanted, timeout=60, what="records handled")
-        if kind == "redis":
-            await asyncio.to_thread(redis.kill)
-            await asyncio.to_thread(redis.start)
-        else:
-            api = rng.choice(system.apis)
-            await asyncio.to_thread(api.kill)
-            api.start()
-            await asyncio.to_thread(api.wait_ready)
-    return Counter(kinds)
+    return await kill_in_turn(system, redis, random.Random(SEED), KILLS, lambda: len(account.values), BETWEEN_KILLS)
 
 
 async def test_by_hand_only_what_was_not_committed_comes_again(own_redis: RedisServer, accounts: list[str]) -> None:

@@ -17,8 +17,8 @@ from qstash_clone.storage.store import Store, open_store
 from qstash_clone.topics.interface import ReadFrom
 from qstash_clone.topics.records import StoredRecord, Topic
 from tests.e2e.conftest import settings_for
+from tests.faults.topic_runs import kill_in_turn
 from tests.support.client import Client
-from tests.support.eventually import eventually
 from tests.support.processes import System
 from tests.support.redis_server import RedisServer
 
@@ -80,28 +80,6 @@ async def read_all(store: Store, topic: Topic) -> dict[tuple[int, int], StoredRe
     return found
 
 
-async def kill_on(system: System, redis: RedisServer, account: Account) -> Counter[str]:
-    """Apis and Redis in turn, each after some more was acknowledged."""
-    rng = random.Random(SEED)
-    kinds = [("api", "redis")[number % 2] for number in range(KILLS)]
-    rng.shuffle(kinds)
-    for kind in kinds:
-        await _acknowledged(account, len(account.acknowledged) + BETWEEN_KILLS)
-        if kind == "redis":
-            await asyncio.to_thread(redis.kill)
-            await asyncio.to_thread(redis.start)
-        else:
-            api = rng.choice(system.apis)
-            await asyncio.to_thread(api.kill)
-            api.start()
-            await asyncio.to_thread(api.wait_ready)
-    return Counter(kinds)
-
-
-async def _acknowledged(account: Account, count: int) -> None:
-    await eventually(lambda: len(account.acknowledged) >= count, timeout=60, what="records acknowledged")
-
-
 async def test_acknowledged_records_are_where_they_were_promised(own_redis: RedisServer, accounts: list[str]) -> None:
     settings: Settings = settings_for(own_redis.url)
     account, is_enough = Account(), asyncio.Event()
@@ -110,7 +88,8 @@ async def test_acknowledged_records_are_where_they_were_promised(own_redis: Redi
         async with asyncio.TaskGroup() as group:
             for producer in range(PRODUCERS):
                 group.create_task(produce(clients[producer % 2], producer, account, is_enough))
-            kills = await kill_on(system, own_redis, account)
+            rng = random.Random(SEED)
+            kills = await kill_in_turn(system, own_redis, rng, KILLS, lambda: len(account.acknowledged), BETWEEN_KILLS)
             is_enough.set()
     store = await open_store(settings)
     topic = await store.topics.get_topic("orders")
