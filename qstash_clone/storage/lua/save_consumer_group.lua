@@ -42,6 +42,10 @@ end
 if revision ~= expected then
   return {'changed'}
 end
+if revision > 0 then
+  -- A write that Redis allows when it is full, and after it the others are allowed too: what is stored can be read on.
+  redis.call('PERSIST', group)
+end
 redis.call('SET', group, struct.pack('>I8', expected + 1) .. writer .. encoded, 'PX', keep_ms)
 redis.call('ZADD', groups, partition.real_ms + keep_ms, name)
 if live_ms > 0 then
