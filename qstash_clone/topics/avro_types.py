@@ -8,6 +8,10 @@ from qstash_clone.errors import InvalidRequest
 
 PRIMITIVES: Final = frozenset(("null", "boolean", "int", "long", "float", "double", "bytes", "string"))
 
+BITS: Final = {"int": 32, "long": 64}
+FLOATS: Final = {"float": "<f", "double": "<d"}
+"""Each with its binary form, as `struct` names it."""
+
 MAX_STEPS: Final = 200_000
 
 

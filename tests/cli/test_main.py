@@ -50,6 +50,19 @@ sys.exit(str(heavy) if heavy else 0)
     subprocess.run([sys.executable, "-S", "-c", script], check=True, cwd=Path(cli.__file__).parents[2])
 
 
+def test_an_api_that_writes_no_avro_does_not_load_its_library() -> None:
+    script = """
+import sys
+import qstash_clone.api.app
+from qstash_clone.topics.avro_schema import parse_schema
+schema = parse_schema('"int"')
+assert "fastavro" not in sys.modules
+assert schema.encode_json("1") == bytes([2])
+assert "fastavro" in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(cli.__file__).parents[2])
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

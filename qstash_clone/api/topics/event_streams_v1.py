@@ -32,7 +32,8 @@ from qstash_clone.errors import (
     Unauthorized,
     UnsupportedMediaType,
 )
-from qstash_clone.topics.avro_data import Mismatch, check_binary, encode_json
+from qstash_clone.topics.avro_binary import check_binary
+from qstash_clone.topics.avro_data import Mismatch, read_json
 from qstash_clone.topics.avro_types import TooMuchWork
 from qstash_clone.topics.producing import Producer, ToProduce
 from qstash_clone.topics.records import NAME_RULE, Record, is_topic_name
@@ -176,7 +177,7 @@ class EventStreamsV1:
         try:
             match kind:
                 case "json":
-                    encode_json(parsed, body.decode("utf-8-sig"))
+                    read_json(parsed, body.decode("utf-8-sig"))
                 case "binary":
                     check_binary(parsed, body)
                 case _:

@@ -19,7 +19,7 @@ from qstash_clone.api.topics.event_streams_record import Payload, Refused, parse
 from qstash_clone.api.topics.queries import decode, first_value
 from qstash_clone.api.topics.table import TopicApi, TopicRow
 from qstash_clone.errors import Forbidden, InvalidRequest, Unauthorized, UnsupportedMediaType
-from qstash_clone.topics.avro_data import Mismatch, encode_json
+from qstash_clone.topics.avro_data import Mismatch
 from qstash_clone.topics.avro_schema import AvroSchema, InvalidSchema
 from qstash_clone.topics.avro_types import TooMuchWork
 from qstash_clone.topics.producing import Producer, ToProduce
@@ -139,7 +139,7 @@ class EventStreamsV2:
         except InvalidRequest as error:
             raise Refused("invalid_value", f"{part}.schema_name_strategy: {error}", "schema_name_strategy") from None
         try:
-            return _Encoded(payload, encode_json(schema.type, payload.data.decode()), schema, subject)
+            return _Encoded(payload, schema.encode_json(payload.data.decode()), schema, subject)
         except (Mismatch, TooMuchWork) as error:
             raise Refused("invalid_schema", f"{part}.data does not match the schema: {error}", "data") from None
 
