@@ -1,14 +1,14 @@
 """The arguments of `qstash-clone topics`."""
 
 import argparse
-from typing import Final, get_args
-
-from qstash_clone.topics.records import TimestampType
+from typing import Final
 
 LOCAL: Final = "http://127.0.0.1:8080"
 URL: Final = "QSTASH_URL"
 TOKEN: Final = "QSTASH_TOKEN"
 ACTIONS: Final = ("list", "describe", "create", "change", "delete")
+TIMESTAMP_TYPES: Final = ("create", "append")
+"""Those of `topics.records`, which is too much to load before it is known which command is wanted."""
 _NUMBERS: Final = {
     "partitions": ("partitions", "how many; may grow, never shrink"),
     "retention-ms": ("retentionMs", "how long a record stays; -1: for ever"),
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timestamp-type",
         dest="timestampType",
-        choices=get_args(TimestampType),
+        choices=TIMESTAMP_TYPES,
         help="create: a record has the time of its producer; append: that of its append",
     )
     parser.add_argument(

@@ -1,12 +1,14 @@
 """`qstash-clone topics` against a real service."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from qstash_clone import cli
+from qstash_clone.cli.topic_arguments import TIMESTAMP_TYPES
 from qstash_clone.settings import PREFIX, Settings
+from qstash_clone.topics.records import TimestampType
 from tests.conftest import CURRENT_KEY, NEXT_KEY
 from tests.support.processes import System
 
@@ -100,6 +102,10 @@ def test_what_can_be_given_is_said(capsys: pytest.CaptureFixture[str], arguments
         cli.main(["topics", *arguments])
     assert ended.value.code == 2
     assert complaint in capsys.readouterr().err
+
+
+def test_types_of_timestamps_are_those_of_topics() -> None:
+    assert get_args(TimestampType) == TIMESTAMP_TYPES
 
 
 def test_the_token(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
