@@ -8,7 +8,7 @@ import msgspec
 
 from qstash_clone.clock import Clock
 from qstash_clone.topics.interface import TopicRetention
-from qstash_clone.topics.records import Topic
+from qstash_clone.topics.records import Place, Topic
 from worker.health import Health
 from worker.janitor import BUSY_INTERVAL_MS, IDLE_INTERVAL_MS, JITTER
 from worker.loop import Loop
@@ -19,7 +19,7 @@ LOGS_TOGETHER: Final = 50
 class TrimReport(msgspec.Struct, frozen=True, kw_only=True):
     dropped: int
     left: int
-    """Logs that this round has not looked at yet."""
+    """Logs that this round has not looked at yet, or that have more."""
 
 
 class TopicJanitorLoop(Loop[TrimReport]):
@@ -29,21 +29,33 @@ class TopicJanitorLoop(Loop[TrimReport]):
         super().__init__("topic-janitor", clock, health)
         self._topics = topics
         self._rng = rng
-        self._round: deque[tuple[Topic, int]] = deque()
+        self._unseen: deque[Place] = deque()
+        self._unfinished: deque[Place] = deque()
+        """Had more to drop when they were last looked at. They wait for no round to end, and no round for them."""
 
     async def step(self) -> TrimReport:
-        """Drop one batch from some logs; those that have more come again at the end of the round."""
-        if not self._round:
-            topics = [topic for topic in await self._topics.list_topics() if _expires(topic)]
-            logs = [(topic, number) for topic in topics for number in range(topic.config.partitions)]
-            # Several workers do the same; they had better not do it in the same order.
-            self._rng.shuffle(logs)
-            self._round.extend(logs)
-        logs = [self._round.popleft() for _ in range(min(LOGS_TOGETHER, len(self._round)))]
-        dropped, has_more = await self._topics.trim(logs) if logs else (0, False)
-        if has_more:
-            self._round.extend(logs)
-        return TrimReport(dropped=dropped, left=len(self._round))
+        """Drop one batch from some logs."""
+        if not self._unseen:
+            await self._begin_round()
+        places = _take(self._unfinished, LOGS_TOGETHER // 2)
+        places += _take(self._unseen, LOGS_TOGETHER - len(places))
+        logs: list[tuple[Topic, int]] = []
+        for name, number in places:
+            # As it is now: who has just given records more time must not lose them.
+            topic = await self._topics.get_topic(name)
+            if topic is not None and _expires(topic):
+                logs.append((topic, number))
+        dropped, unfinished = await self._topics.trim(logs) if logs else (0, ())
+        self._unfinished.extend(Place(topic.name, number) for topic, number in unfinished)
+        return TrimReport(dropped=dropped, left=len(self._unseen) + len(self._unfinished))
+
+    async def _begin_round(self) -> None:
+        topics = [topic for topic in await self._topics.list_topics() if _expires(topic)]
+        places = {Place(topic.name, number) for topic in topics for number in range(topic.config.partitions)}
+        unseen = sorted(places.difference(self._unfinished))
+        # Several workers do the same; they had better not do it in the same order.
+        self._rng.shuffle(unseen)
+        self._unseen.extend(unseen)
 
     def rest_ms(self, report: TrimReport | None) -> float:
         if report is not None and report.left:
@@ -53,3 +65,7 @@ class TopicJanitorLoop(Loop[TrimReport]):
 
 def _expires(topic: Topic) -> bool:
     return topic.config.retention_ms >= 0 or topic.config.retention_bytes >= 0
+
+
+def _take(places: deque[Place], count: int) -> list[Place]:
+    return [places.popleft() for _ in range(min(count, len(places)))]

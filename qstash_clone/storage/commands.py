@@ -14,6 +14,9 @@ Argument = bytes | str | int
 RedisError: Final = redis.exceptions.RedisError
 MAY_HAVE_RUN: Final = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError, asyncio.TimeoutError)
 """After these nobody knows whether the command was executed."""
+MAX_AT_ONCE: Final = 100
+"""Commands under way, each on a connection of its own. Those behind wait: a thousand consumers may wake at the same
+moment, and Redis would execute their commands one after the other anyway."""
 FAULTS: Final = (redis.exceptions.RedisError, OSError, asyncio.TimeoutError)
 
 
@@ -33,15 +36,18 @@ class RedisCommands:
 
     def __init__(self, client: Redis) -> None:
         self._client: Any = client
+        self._places = asyncio.Semaphore(MAX_AT_ONCE)
 
     async def send(self, *command: Argument) -> Any:
         """The reply; raises the library's errors."""
-        return await self._client.execute_command(*command)
+        async with self._places:
+            return await self._client.execute_command(*command)
 
     async def ask(self, *command: Argument) -> Any:
         """The reply; raises `StorageUnavailable` or `StorageFull`."""
         try:
-            return await self._client.execute_command(*command)
+            async with self._places:
+                return await self._client.execute_command(*command)
         except FAULTS as error:
             raise translate(error) from error
 
@@ -51,7 +57,7 @@ class RedisCommands:
         Other clients' commands may interleave with them, unless `atomically`, which takes keys of one partition only.
         """
         try:
-            async with self._client.pipeline(transaction=atomically) as pipeline:
+            async with self._places, self._client.pipeline(transaction=atomically) as pipeline:
                 for command in commands:
                     pipeline.execute_command(*command)
                 return await pipeline.execute()

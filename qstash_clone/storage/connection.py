@@ -23,7 +23,7 @@ from redis.exceptions import (
 
 from qstash_clone.errors import ConfigurationError, StorageUnavailable
 from qstash_clone.settings import Durability, Settings
-from qstash_clone.storage.commands import Argument
+from qstash_clone.storage.commands import MAX_AT_ONCE, Argument
 
 CONNECT_TIMEOUT_S = 2.0
 COMMAND_TIMEOUT_S = 10.0
@@ -86,6 +86,8 @@ def open_client(settings: Settings, *, client_name: str = "qstash-clone") -> Red
         socket_connect_timeout=CONNECT_TIMEOUT_S,
         socket_timeout=COMMAND_TIMEOUT_S,
         client_name=client_name,
+        # Beyond it the library refuses a command as if Redis were away. A few are for what is not `RedisCommands`.
+        max_connections=MAX_AT_ONCE + 10,
         **options,
     )
     pool: Any = client.connection_pool

@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Sequence
 from typing import Final
 
+from qstash_clone.errors import StorageUnavailable
 from qstash_clone.storage.access import StoreAccess
 from qstash_clone.storage.codec import STORAGE_VERSION
 from qstash_clone.storage.keys import PartitionKeys
@@ -31,12 +32,17 @@ class RedisGroupStore:
 
     async def save_group(self, name: str, revision: int, encoded: bytes, *, keep_ms: int, live_ms: int) -> bool:
         keys = self._keys_of(name)
-        reply, _ = await self._access.runner.run(
+        reply, may_have_run = await self._access.runner.run(
             "save_consumer_group",
             [keys.meta, keys.consumer_group(name), keys.consumers, keys.instances],
             [STORAGE_VERSION, name, revision, secrets.token_bytes(8), encoded, keep_ms, live_ms],
         )
-        return reply[0] == b"ok"
+        is_saved: bool = reply[0] == b"ok"
+        if may_have_run and not is_saved:
+            # An earlier try may have saved it, and somebody else the next one. Who started over would hand out what
+            # lies behind records that nobody was handed.
+            raise StorageUnavailable(f"Whether a change of the consumer group {name[:100]} was made is not known.")
+        return is_saved
 
     async def list_groups(self) -> list[str]:
         return await self._list([keys.consumers for keys in self._access.keys])

@@ -36,7 +36,9 @@ class TopicCatalogue:
         self._known.pop(name, None)
 
     async def list_topics(self) -> list[Topic]:
+        """All there are. Deletions that have broken off are ended: nobody else may ever ask for those names."""
         found: dict[str, Topic] = {}
+        deleted: list[str] = []
         cursor = 0
         while True:
             cursor, entries = await self._access.commands.ask(
@@ -45,10 +47,17 @@ class TopicCatalogue:
             for raw_name, encoded in entries.items():
                 name = raw_name.decode()
                 stored = decode_topic(name, encoded)
-                if not stored.is_deleted:
-                    found[name] = shown(name, stored)
+                if stored.is_deleted:
+                    deleted.append(name)
+                elif stored.made > 0:
+                    # Without those that are not there yet: who read them would take them for lost.
+                    config = msgspec.structs.replace(stored.config, partitions=stored.made)
+                    found[name] = shown(name, msgspec.structs.replace(stored, config=config))
             if cursor == 0:
-                return [found[name] for name in sorted(found)]
+                break
+        for name in deleted:
+            await self._load(name)
+        return [found[name] for name in sorted(found)]
 
     async def get_topic(self, name: str) -> Topic | None:
         known = self._known.get(name)
@@ -62,7 +71,11 @@ class TopicCatalogue:
             self._known.pop(name, None)
             return None
         topic = shown(name, stored)
-        self._known[name] = (topic, time.monotonic() + KNOWN_FOR_S)
+        now_s = time.monotonic()
+        if len(self._known) >= self._max_topics:
+            # Others may delete topics that nobody asks for here any more.
+            self._known = {name: known for name, known in self._known.items() if now_s < known[1]}
+        self._known[name] = (topic, now_s + KNOWN_FOR_S)
         return topic
 
     async def create_topic(self, name: str, config: TopicConfig) -> Topic:

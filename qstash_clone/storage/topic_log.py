@@ -25,8 +25,9 @@ from qstash_clone.topics.records import Appended, Bounds, Record, Slice, Topic, 
 
 MAX_UNIT_RECORDS: Final = 500
 """Appended in one step: a millisecond or two of Redis's time."""
-_TRIM_BYTES: Final = 4 * 1_048_576
-_TRIM_TOGETHER: Final = 50
+_TRIM_BYTES: Final = 1_048_576
+_TRIM_TOGETHER: Final = 20
+"""Redis reads the first record of each, and those may be large."""
 _RECORD_BYTES: Final = 24
 """What storing a record weighs besides its bytes."""
 
@@ -181,22 +182,24 @@ class RedisTopicLog:
     async def wait_for_records(self, wanted: Sequence[ReadFrom], timeout_s: float) -> None:
         await self._watch.wait([((one.topic.name, one.partition), one.offset) for one in wanted], timeout_s)
 
-    async def trim(self, wanted: Sequence[tuple[Topic, int]]) -> tuple[int, bool]:
-        """Drop old records of these partitions. Returns how many were dropped, and whether there may be more."""
-        dropped, has_more = 0, False
+    async def trim(self, wanted: Sequence[tuple[Topic, int]]) -> tuple[int, list[tuple[Topic, int]]]:
+        """Drop old records of these partitions. Returns how many were dropped, and which may have more."""
+        dropped = 0
+        unfinished: list[tuple[Topic, int]] = []
         for partition, places in self._by_partition(wanted).items():
             for begin in range(0, len(places), _TRIM_TOGETHER):
+                some = places[begin : begin + _TRIM_TOGETHER]
                 args: list[Argument] = [STORAGE_VERSION, _TRIM_BYTES]
-                for at in places[begin : begin + _TRIM_TOGETHER]:
+                for at in some:
                     topic, number = wanted[at]
                     config = topic.config
                     args += (topic.name, number, topic.generation, config.retention_ms, config.retention_bytes)
                 reply, _ = await self._access.runner.run("trim_topic_logs", [self._access.keys[partition].meta], args)
                 dropped += reply[1]
-                has_more = has_more or reply[2] > 0
+                unfinished += [wanted[some[place]] for place in reply[2]]
                 for problem in reply[3:]:
                     emit(TOPIC_LOG_DAMAGED, level=logging.ERROR, error=problem.decode(errors="replace"))
-        return dropped, has_more
+        return dropped, unfinished
 
     async def _ask_ends(self, logs: Sequence[Log]) -> list[int | None]:
         commands: list[Sequence[Argument]] = []

@@ -96,9 +96,11 @@ class TopicRetention(Protocol):
 
     async def list_topics(self) -> list[Topic]: ...
 
-    async def trim(self, wanted: Sequence[tuple[Topic, int]]) -> tuple[int, bool]:
-        """Drop old records of these partitions, at most a hundred of each. Returns how many were dropped, and whether
-        there may be more."""
+    async def get_topic(self, name: str) -> Topic | None: ...
+
+    async def trim(self, wanted: Sequence[tuple[Topic, int]]) -> tuple[int, list[tuple[Topic, int]]]:
+        """Drop old records of these partitions, at most a hundred of each. Returns how many were dropped, and which of
+        the partitions may have more."""
         ...
 
 

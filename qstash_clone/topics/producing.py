@@ -9,7 +9,7 @@ import msgspec
 from qstash_clone.errors import BodyTooLarge, InvalidRequest, NotFound, StorageError
 from qstash_clone.observability import RECORDS_PRODUCED
 from qstash_clone.topics.interface import TopicGone, TopicStores
-from qstash_clone.topics.partitioning import partition_of_key
+from qstash_clone.topics.partitioning import SLICE_BYTES, partition_of_key
 from qstash_clone.topics.records import NAME_RULE, Record, Topic, TopicConfig, is_topic_name
 
 _HEADER_BYTES: Final = 10
@@ -101,7 +101,7 @@ class Producer:
         self._check_partition(0, one, (self._new_topic if topic is None else topic.config).partitions)
         if topic is None:
             topic = await self._create(one.topic)
-        partition = self._partition(topic, 0, one, {})
+        partition = await self._partition(topic, 0, one, {})
         appended = await self._stores.topics.append(topic, partition, (one.record,))
         return Produced(topic.name, partition, appended.offsets[0], appended.timestamps_ms[0])
 
@@ -134,8 +134,14 @@ class Producer:
     async def _append(self, topics: dict[str, Topic], wanted: Sequence[ToProduce]) -> list[Produced]:
         groups: dict[tuple[str, int], list[int]] = {}
         without_key: dict[str, int] = {}
+        hashed_bytes = 0
         for at, one in enumerate(wanted):
-            groups.setdefault((one.topic, self._partition(topics[one.topic], at, one, without_key)), []).append(at)
+            partition = await self._partition(topics[one.topic], at, one, without_key)
+            groups.setdefault((one.topic, partition), []).append(at)
+            hashed_bytes += len(one.record.key or b"")
+            if hashed_bytes >= SLICE_BYTES:
+                hashed_bytes = 0
+                await asyncio.sleep(0)
         appends = [
             self._stores.topics.append(topics[name], partition, [wanted[at].record for at in members])
             for (name, partition), members in groups.items()
@@ -164,14 +170,14 @@ class Producer:
                 f"message {at}: topic {one.topic} has the partitions 0 to {count - 1}, not {one.partition}"
             )
 
-    def _partition(self, topic: Topic, at: int, one: ToProduce, without_key: dict[str, int]) -> int:
+    async def _partition(self, topic: Topic, at: int, one: ToProduce, without_key: dict[str, int]) -> int:
         count = topic.config.partitions
         if one.partition is not None:
             # Again: it may have been created by somebody else, with fewer of them.
             self._check_partition(at, one, count)
             return one.partition
         if one.record.key is not None:
-            return partition_of_key(one.record.key, count)
+            return await partition_of_key(one.record.key, count)
         if topic.name not in without_key:
             without_key[topic.name] = self._next_partition % count
             self._next_partition += 1

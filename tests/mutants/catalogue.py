@@ -4,6 +4,7 @@ from tests.mutants.lanes import LANES
 from tests.mutants.mutant import Mutant
 from tests.mutants.mutant import script_mutant as _script
 from tests.mutants.schedules import SCHEDULES
+from tests.mutants.topics import TOPICS
 
 STORAGE = "qstash_clone/storage/"
 
@@ -479,4 +480,4 @@ PYTHON = (
     ),
 )
 
-MUTANTS = (*PUBLISH, *DEDUPLICATION, *CALLBACKS, *LANES, *CLAIM, *SETTLE, *CARE, *SCHEDULES, *PYTHON)
+MUTANTS = (*PUBLISH, *DEDUPLICATION, *CALLBACKS, *LANES, *CLAIM, *SETTLE, *CARE, *SCHEDULES, *TOPICS, *PYTHON)

@@ -1,6 +1,7 @@
 """append_records.lua: dense offsets whoever appends, once however often a call is sent, nothing once a log is gone."""
 
 import asyncio
+import re
 from typing import Any
 
 import msgspec
@@ -8,12 +9,14 @@ import pytest
 
 from qstash_clone.errors import StorageError, StorageFull
 from qstash_clone.settings import Settings
+from qstash_clone.storage.codec import STORAGE_VERSION
 from qstash_clone.storage.keys import PartitionKeys
 from qstash_clone.storage.scripts import MAX_TRIES, Script
 from qstash_clone.storage.store import Store
+from qstash_clone.storage.topic_codec import encode_record
 from qstash_clone.storage.topic_log import MAX_UNIT_RECORDS
 from qstash_clone.topics.interface import ReadFrom, TopicGone
-from qstash_clone.topics.records import MAX_TIMESTAMP_MS, Record, StoredRecord, Topic, TopicConfig
+from qstash_clone.topics.records import MAX_TIMESTAMP_MS, Appended, Record, StoredRecord, Topic, TopicConfig
 from tests.storage.conftest import Opened, StopClock
 from tests.support.lossy_proxy import LossyProxy
 
@@ -165,11 +168,16 @@ async def test_a_log_that_lost_records_is_not_written_to(
             await redis_client.delete(keys.topic_state("orders", 0))
         case _:
             await redis_client.xdel(keys.topic_stream("orders", 0), "1-0")
-    with pytest.raises(StorageError, match=r"lost|should have 2"):
-        await store.topics.append(topic, 0, [Record(b"c")])
+    refused, other = await asyncio.gather(
+        store.topics.append(topic, 0, [Record(b"c")]),
+        store.topics.append(topic, 1, [Record(b"c")]),
+        return_exceptions=True,
+    )
+    assert isinstance(refused, StorageError)
+    assert re.search(r"lost|should have 2", str(refused))
+    assert isinstance(other, Appended), "others are not affected"
     with pytest.raises(StorageError):
         await read_all(store, topic, 0)
-    assert (await store.topics.append(topic, 1, [Record(b"c")])).offsets == (0,), "others are not affected"
 
 
 async def test_a_full_redis_takes_nothing(store: Store, redis_client: Any) -> None:
@@ -202,3 +210,22 @@ async def test_commands_do_not_depend_on_the_length_of_the_log(store: Store, red
     few = await commands_of_an_append()
     await store.topics.append(topic, 0, [Record(b"x", timestamp_ms=1)] * 20_000)
     assert await commands_of_an_append() == few | {"cmdstat_zadd": 1}
+
+
+async def test_a_try_that_arrives_behind_a_later_call_appends_nothing(
+    store: Store, redis_client: Any, settings: Settings
+) -> None:
+    """A try that was given up for lost may still be on its way when the next one has been answered."""
+    topic = await make(store)
+    meta = PartitionKeys(settings.key_namespace, 0, 1).meta
+
+    async def send(call: int, number: int, value: bytes) -> list[bytes]:
+        args = (STORAGE_VERSION, b"producer", call.to_bytes(8, "big"), 60_000)
+        unit = ("orders", number, topic.generation, 1, "", encode_record(Record(value)))
+        return await redis_client.eval(Script("append_records").text, 1, meta, *args, *unit)
+
+    assert (await send(255, 0, b"a"))[1].startswith(b"appended 0 ")
+    assert (await send(256, 0, b"b"))[1].startswith(b"appended 1 ")
+    assert (await send(255, 0, b"a"))[1].startswith(b"error a later call")
+    assert (await send(255, 1, b"c"))[1].startswith(b"appended 0 "), "of this log no later call has told anything"
+    assert (await send(256, 0, b"b"))[1].startswith(b"appended 1 ")

@@ -35,6 +35,14 @@ async def test_a_late_record_behind_a_long_run(store: Store) -> None:
     assert [await store.topics.find_offset(topic, 0, one) for one in (1, 1000, 1001, 2001)] == [0, 0, 1400, 1401]
 
 
+async def test_a_later_record_just_before_the_next_entry_of_the_index(store: Store) -> None:
+    """It is 63 behind the last entry: later than all before it, and not in the index."""
+    topic = await make(store)
+    times = [100] + [50] * 62 + [200] + [60] * 10 + [300]
+    await store.topics.append(topic, 0, [Record(b"v", timestamp_ms=time_ms) for time_ms in times])
+    assert [await store.topics.find_offset(topic, 0, one) for one in (150, 200, 201)] == [63, 63, 74]
+
+
 async def test_what_was_dropped_does_not_hide_what_is_there(store: Store) -> None:
     """The record that the index spoke of was the latest so far; those that are left begin anew."""
     topic = await make(store, retention_bytes=-1)

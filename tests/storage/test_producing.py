@@ -10,7 +10,7 @@ from qstash_clone.observability import RECORDS_PRODUCED
 from qstash_clone.storage.store import Store
 from qstash_clone.storage.topic_log import RedisTopicLog
 from qstash_clone.topics.interface import ReadFrom, TopicGone
-from qstash_clone.topics.partitioning import partition_of_key
+from qstash_clone.topics.partitioning import SLICE_BYTES, partition_of_key
 from qstash_clone.topics.producing import NotConfirmed, Produced, Producer, ToProduce, size_bytes
 from qstash_clone.topics.records import Appended, Record, StoredRecord, Topic, TopicConfig
 
@@ -99,7 +99,7 @@ async def test_the_answer_is_in_the_order_of_the_request(store: Store) -> None:
         mine = [(one, place) for one, place in zip(wanted, produced, strict=True) if one.topic == name]
         for one, place in mine:
             assert one.record.key is not None
-            assert place.partition == partition_of_key(one.record.key, 4)
+            assert place.partition == await partition_of_key(one.record.key, 4)
             assert logs[place.partition][place.offset].value == one.record.value
         for log in logs:
             values = [int(record.value or b"") for record in log]
@@ -242,3 +242,31 @@ async def test_the_first_record_without_confirmation_is_named(store: Store, appe
     with pytest.raises(StorageUnavailable):
         await producer(store).produce(wanted[1:2])
     assert issubclass(NotConfirmed, StorageError)
+
+
+async def test_others_have_their_turn_between_the_keys_of_a_large_request(
+    store: Store, append: Callable[[Append], None]
+) -> None:
+    turns, turns_before_append = 0, 0
+    await store.topics.create_topic("t", TopicConfig(partitions=1))
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def appended(records: Sequence[Record]) -> Appended:
+        return Appended(tuple(range(len(records))), (5,) * len(records))
+
+    def note(_topic: Topic, _partition: int, records: Sequence[Record]) -> Awaitable[Appended]:
+        nonlocal turns_before_append
+        turns_before_append = turns
+        return appended(records)
+
+    append(note)
+    others = asyncio.create_task(take_turns())
+    wanted = [want("t", b"v", key=bytes(SLICE_BYTES // 2)) for _ in range(40)]
+    await producer(store, max_record_bytes=100_000).produce(wanted)
+    others.cancel()
+    assert turns_before_append >= 20

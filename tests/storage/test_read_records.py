@@ -2,12 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 import pytest
 
+from qstash_clone.errors import StorageError
 from qstash_clone.settings import Settings
+from qstash_clone.storage.keys import PartitionKeys
 from qstash_clone.storage.store import Store
 from qstash_clone.topics.interface import ReadFrom
 from qstash_clone.topics.records import Bounds, Record, Slice, Topic, TopicConfig
@@ -88,6 +90,51 @@ async def test_records_of_very_different_sizes(store: Store, topic: Topic) -> No
     assert reads < 12
 
 
+async def _asked_for(redis_client: Any, work: Awaitable[object]) -> list[int]:
+    """How many entries scripts ask Redis for at once."""
+    counts: list[int] = []
+    async with redis_client.monitor() as monitor:
+        await work
+        await redis_client.echo("end")
+        while (command := (await monitor.next_command())["command"]) != "ECHO end":
+            words = command.split(" ")
+            if words[0].lower() == "xrange":
+                counts.append(int(words[-1]))
+    return counts
+
+
+async def test_large_records_behind_many_small_ones_are_taken_few_at_a_time(
+    store: Store, topic: Topic, redis_client: Any
+) -> None:
+    """A hundred of 1 MiB would hold Redis up for more than half a second, whatever the limit of the answer is."""
+    await fill(store, topic, 0, 2000)
+    await store.topics.append(topic, 0, [Record(bytes(10_000), timestamp_ms=5)] * 100)
+    counts = await _asked_for(redis_client, read(store, topic, [(0, 2000)], max_bytes=100_000))
+    assert max(counts) <= 10
+    assert sum(counts) <= 20
+    counts = await _asked_for(redis_client, read(store, topic, [(0, 2000)]))
+    assert max(counts) <= 10
+    assert sum(counts) == 100
+    assert max(await _asked_for(redis_client, store.topics.find_offset(topic, 0, 1 << 50))) <= 10
+    assert await _asked_for(redis_client, store.topics.trim([(topic, 0)])) == [1]
+    topic = await store.topics.change_topic("orders", TopicConfig(partitions=4, retention_bytes=0))
+    counts = await _asked_for(redis_client, store.topics.trim([(topic, 0)]))
+    assert max(counts) <= 10
+    assert sum(counts) == 100
+
+
+@pytest.mark.usefixtures("breaks_invariants")
+async def test_a_log_with_other_entries_than_its_own_is_not_read(
+    store: Store, topic: Topic, redis_client: Any, settings: Settings
+) -> None:
+    await fill(store, topic, 0, 2)
+    stream = PartitionKeys(settings.key_namespace, 0, 1).topic_stream("orders", 0)
+    await redis_client.xdel(stream, "2-0")
+    await redis_client.xadd(stream, {"r": b"x"}, id="9-0")
+    with pytest.raises(StorageError, match="no record at offset 1"):
+        await read(store, topic, [(0, 1)])
+
+
 async def test_a_log_of_a_deleted_topic_is_told(store: Store, settings: Settings, opened: Opened, topic: Topic) -> None:
     other = await opened(settings)
     await other.topics.get_topic("orders")
@@ -111,6 +158,14 @@ async def test_whoever_waits_is_woken_by_an_append(
         assert not done
         await fill(producer, topic, 0, 1)
         await asyncio.wait_for(waiting, 5)
+
+
+async def test_more_readers_at_once_than_there_are_connections(store: Store, topic: Topic) -> None:
+    """One append wakes all that wait for it."""
+    await fill(store, topic, 0, 1)
+    assert await asyncio.gather(*(read(store, topic, [(0, 0)]) for _ in range(500))) == [[[0]]] * 500
+    bounds = await asyncio.gather(*(store.groups.load_group("g") for _ in range(500)))
+    assert {one.revision for one in bounds} == {0}
 
 
 async def test_waiting_ends(store: Store, topic: Topic) -> None:

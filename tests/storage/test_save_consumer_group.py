@@ -1,11 +1,13 @@
 """save_consumer_group.lua: one change at a time, made from what was read, done once however often sent."""
 
 import asyncio
+from typing import Any
 
 import pytest
 import redis.asyncio
 
-from qstash_clone.errors import StorageError
+from qstash_clone.errors import StorageError, StorageFull
+from qstash_clone.storage import scripts
 from qstash_clone.storage.keys import PartitionKeys
 from qstash_clone.storage.scripts import MAX_TRIES, Script
 from qstash_clone.storage.store import Store
@@ -48,6 +50,25 @@ async def test_a_repeated_call_finds_its_own_work(lossy_store: Store, proxy: Los
         await lossy_store.groups.save_group("g", 1, b"two", keep_ms=KEEP_MS, live_ms=0)
 
 
+@pytest.mark.parametrize("is_reply_lost", [True, False])
+async def test_whether_a_change_was_made_is_not_guessed(
+    store: Store, lossy_store: Store, proxy: LossyProxy, monkeypatch: pytest.MonkeyPatch, *, is_reply_lost: bool
+) -> None:
+    """Who is told that it was not made takes it again, on top of what it has done."""
+    monkeypatch.setattr(scripts, "RETRY_PAUSE_MS", (500, 500))
+    digest = Script("save_consumer_group").digest
+    (proxy.lose_reply if is_reply_lost else proxy.lose_request)(digest)
+    saving = asyncio.ensure_future(lossy_store.groups.save_group("g", 0, b"one", keep_ms=KEEP_MS, live_ms=0))
+    await eventually(lambda: proxy.losses == 1)
+    revision = 0
+    while is_reply_lost and not revision:
+        revision = (await store.groups.load_group("g")).revision
+    assert await store.groups.save_group("g", revision, b"two", keep_ms=KEEP_MS, live_ms=0)
+    with pytest.raises(StorageError, match="not known"):
+        await saving
+    assert (await store.groups.load_group("g")).encoded == b"two"
+
+
 async def test_a_group_that_nobody_uses_is_forgotten(store: Store) -> None:
     assert await store.groups.save_group("g", 0, b"one", keep_ms=1, live_ms=0)
 
@@ -87,3 +108,16 @@ async def _are_live(store: Store, names: list[str]) -> bool:
 
 async def _are_listed(store: Store, names: list[str]) -> bool:
     return await store.groups.list_groups() == names
+
+
+async def test_while_redis_is_full_groups_go_on_and_none_begins(store: Store, redis_client: Any) -> None:
+    assert await store.groups.save_group("g", 0, b"one", keep_ms=KEEP_MS, live_ms=KEEP_MS)
+    await redis_client.config_set("maxmemory", 1)
+    try:
+        assert await store.groups.save_group("g", 1, b"two", keep_ms=KEEP_MS, live_ms=KEEP_MS)
+        with pytest.raises(StorageFull):
+            await store.groups.save_group("new", 0, b"one", keep_ms=KEEP_MS, live_ms=KEEP_MS)
+    finally:
+        await redis_client.config_set("maxmemory", 0)
+    assert (await store.groups.load_group("g")).encoded == b"two"
+    assert await store.groups.list_live_groups() == ["g"]

@@ -10,11 +10,13 @@ import pytest
 
 from qstash_clone.errors import InvalidRequest, NotFound, QuotaExceeded, StorageError
 from qstash_clone.settings import Settings
+from qstash_clone.storage import topic_catalogue
 from qstash_clone.storage.codec import STORAGE_VERSION
 from qstash_clone.storage.commands import Argument
-from qstash_clone.storage.keys import PartitionKeys, topics_key
+from qstash_clone.storage.keys import PartitionKeys, topic_generation_key, topics_key
 from qstash_clone.storage.scripts import MAX_TRIES, Script, ScriptRunner
 from qstash_clone.storage.store import Store
+from qstash_clone.storage.topic_catalogue import TopicCatalogue
 from qstash_clone.storage.topic_codec import StoredTopic, decode_topic, encode_topic
 from qstash_clone.topics.records import Record, TopicConfig
 from tests.storage.conftest import Opened
@@ -126,6 +128,39 @@ async def test_a_broken_off_step_is_ended_by_the_next_caller(
     assert (await lossy_store.topics.append(found, 3, [Record(b"y")])).offsets == (0,)
 
 
+@pytest.mark.usefixtures("breaks_invariants")
+async def test_partitions_that_are_being_made_are_not_listed(
+    store: Store, lossy_store: Store, proxy: LossyProxy
+) -> None:
+    """To be read they must be there."""
+    proxy.lose_request(Script("make_topic_logs").digest, times=MAX_TRIES)
+    with pytest.raises(StorageError):
+        await make(lossy_store)
+    assert await store.topics.list_topics() == []
+    made = await make(store)
+    proxy.lose_request(Script("make_topic_logs").digest, times=MAX_TRIES)
+    with pytest.raises(StorageError):
+        await lossy_store.topics.change_topic("orders", TopicConfig(partitions=9))
+    [listed] = await store.topics.list_topics()
+    assert listed == made
+    assert None not in await store.topics.read_bounds([(listed, number) for number in range(4)])
+
+
+async def test_a_deletion_that_broke_off_is_ended_by_whoever_lists_topics(
+    store: Store, lossy_store: Store, proxy: LossyProxy, redis_client: Any, settings: Settings
+) -> None:
+    """Nobody has to ask for that name again: retention lists topics all the time."""
+    topic = await make(store)
+    await store.topics.append(topic, 0, [Record(b"x")])
+    proxy.lose_request(Script("drop_topic_logs").digest, times=MAX_TRIES)
+    with pytest.raises(StorageError):
+        await lossy_store.topics.delete_topic("orders")
+    stream = PartitionKeys(settings.key_namespace, 0, 1).topic_stream("orders", 0)
+    assert await redis_client.exists(stream)
+    assert await store.topics.list_topics() == []
+    assert not await redis_client.exists(stream)
+
+
 async def test_a_slow_maker_does_not_touch_a_later_topic(store: Store, settings: Settings, redis_client: Any) -> None:
     """A process that stood still while it made the logs of a topic finds those of the next topic of that name."""
     first = await make(store)
@@ -139,10 +174,23 @@ async def test_a_slow_maker_does_not_touch_a_later_topic(store: Store, settings:
     assert len(await read_all(store, second, 0)) == 1
 
 
+@pytest.mark.usefixtures("breaks_invariants")
+async def test_a_new_log_has_nothing_of_what_was_left_of_an_earlier_one(
+    store: Store, settings: Settings, redis_client: Any
+) -> None:
+    topic = await make(store)
+    await store.topics.append(topic, 0, [Record(b"x", timestamp_ms=5)])
+    keys = PartitionKeys(settings.key_namespace, 0, 1)
+    args = [STORAGE_VERSION, "orders", int(topic.generation) + 1, 0]
+    assert await redis_client.eval(Script("make_topic_logs").text, 1, keys.meta, *args) == [b"ok", 1]
+    assert not await redis_client.exists(keys.topic_stream("orders", 0), keys.topic_index("orders", 0))
+
+
 async def test_a_topic_that_is_deleted_while_it_is_made_leaves_no_logs(
     store: Store, settings: Settings, opened: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow = await opened(settings)
+    await make(store)
     run = ScriptRunner.run
     was_deleted = False
 
@@ -154,8 +202,8 @@ async def test_a_topic_that_is_deleted_while_it_is_made_leaves_no_logs(
         return await run(self, name, keys, args)
 
     monkeypatch.setattr(ScriptRunner, "run", run_late)
-    await make(slow)
-    await store.topics.delete_topic("orders")
+    with pytest.raises(NotFound):
+        await slow.topics.change_topic("orders", TopicConfig(partitions=8))
     assert was_deleted
 
 
@@ -167,6 +215,20 @@ async def test_others_see_a_change_within_a_second(store: Store, settings: Setti
     assert await other.topics.get_topic("orders") in (made, grown)
     assert (await other.topics.create_topic("orders", TopicConfig(partitions=6))) == grown
     assert await other.topics.get_topic("orders") == grown
+
+
+async def test_topics_that_others_have_deleted_are_not_remembered_for_ever(
+    settings: Settings, opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(topic_catalogue, "KNOWN_FOR_S", 0.0)
+    access = (await opened(settings)).topics._access  # pyright: ignore[reportPrivateUsage]
+    keys = topics_key(settings.key_namespace), topic_generation_key(settings.key_namespace)
+    one, other = (TopicCatalogue(access, *keys, max_topics=3) for _ in range(2))
+    for number in range(10):
+        await other.create_topic(f"t{number}", CONFIG)
+        assert await one.get_topic(f"t{number}") is not None
+        await other.delete_topic(f"t{number}")
+    assert len(one._known) <= 3  # pyright: ignore[reportPrivateUsage]
 
 
 @pytest.mark.usefixtures("breaks_invariants")

@@ -17,9 +17,9 @@ HOUR_MS = 3_600_000
 
 async def trim(store: Store, topic: Topic) -> int:
     """Until there is no more; how many went."""
-    dropped, has_more = await store.topics.trim([(topic, number) for number in range(topic.config.partitions)])
-    while has_more:
-        more, has_more = await store.topics.trim([(topic, number) for number in range(topic.config.partitions)])
+    dropped, unfinished = await store.topics.trim([(topic, number) for number in range(topic.config.partitions)])
+    while unfinished:
+        more, unfinished = await store.topics.trim(unfinished)
         dropped += more
     return dropped
 
@@ -66,6 +66,25 @@ async def test_what_is_too_large_goes(store: Store) -> None:
     await store.topics.append(topic, 1, [Record(b"v" * 1000)] * 5)
     assert await trim(store, topic) == 491
     assert await store.topics.read_bounds([(topic, 0), (topic, 1)]) == [Bounds(491, 500), Bounds(0, 5)]
+
+
+async def test_what_just_fits_stays(store: Store, redis_client: Any, settings: Settings) -> None:
+    topic = await make(store)
+    await store.topics.append(topic, 0, [Record(b"v" * 1000)] * 3)
+    size = int(await redis_client.hget(PartitionKeys(settings.key_namespace, 0, 1).topic_state("orders", 0), "b"))
+    for retention_bytes, dropped in ((size, 0), (size - 1, 1)):
+        topic = await store.topics.change_topic("orders", TopicConfig(partitions=4, retention_bytes=retention_bytes))
+        assert await trim(store, topic) == dropped
+
+
+@pytest.mark.parametrize("partitions", [1, 3])
+async def test_it_is_told_which_logs_have_more(store: Store) -> None:
+    topic = await make(store, partitions=60, retention_bytes=0)
+    for number, count in ((2, 150), (30, 1), (59, 101)):
+        await store.topics.append(topic, number, [Record(b"v")] * count)
+    dropped, unfinished = await store.topics.trim([(topic, number) for number in range(60)])
+    assert dropped == 201
+    assert sorted(unfinished, key=lambda log: log[1]) == [(topic, 2), (topic, 59)]
 
 
 async def test_for_ever_is_for_ever(store: Store, stop_clock: StopClock) -> None:

@@ -32,6 +32,29 @@ async def test_a_round_visits_every_log_until_it_has_no_more(rig: Rig) -> None:
     assert await topics.read_bounds([(topic, 0)]) == [Bounds(250, 250)]
 
 
+async def test_a_log_that_always_has_more_holds_up_no_other(rig: Rig) -> None:
+    topics = rig.real_store.topics
+    janitor = rig.worker.loops.topic_janitor
+    busy = await topics.create_topic("busy", TopicConfig(partitions=1, retention_bytes=0))
+    await topics.append(busy, 0, [Record(b"a")] * 300)
+    await janitor.step()
+    later = await topics.create_topic("later", TopicConfig(partitions=1, retention_bytes=0))
+    await topics.append(later, 0, [Record(b"b")])
+    await janitor.step()
+    assert await topics.read_bounds([(later, 0), (busy, 0)]) == [Bounds(1, 1), Bounds(200, 300)]
+
+
+async def test_a_retention_that_was_raised_counts_for_what_is_still_there(rig: Rig) -> None:
+    topics = rig.real_store.topics
+    janitor = rig.worker.loops.topic_janitor
+    topic = await topics.create_topic("orders", TopicConfig(partitions=1, retention_bytes=0))
+    await topics.append(topic, 0, [Record(b"a")] * 300)
+    assert (await janitor.step()).dropped == 100
+    await topics.change_topic("orders", TopicConfig(partitions=1))
+    assert await janitor.step() == TrimReport(dropped=0, left=0)
+    assert await topics.read_bounds([(topic, 0)]) == [Bounds(100, 300)]
+
+
 async def test_without_topics_there_is_nothing_to_do(rig: Rig) -> None:
     assert await rig.worker.loops.topic_janitor.step() == TrimReport(dropped=0, left=0)
 

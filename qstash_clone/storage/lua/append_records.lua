@@ -2,7 +2,8 @@
 append_records.lua: append records to logs of topics; offsets are dense.
 
 A unit is several records for one log that are appended together or not at all. What a call has appended to a log is noted
-with its number, so that a repeated one finds it.
+with its number, so that a repeated one finds it. One that comes behind a later call was given up long ago, and what is
+stored of it was told already: it appends nothing.
 
 KEYS
   1  meta  hash  description of the partition
@@ -45,6 +46,7 @@ local function log_of(topic, number, generation)
       if note and string.sub(note, 1, #call) == call then
         log.first, log.noted, log.time_ms = struct.unpack(NOTE, note, #call + 1)
       end
+      log.is_late = note and struct.unpack('>I8', note) > struct.unpack('>I8', call)
     end
     logs[name] = log or false
   end
@@ -74,6 +76,9 @@ local function append(at, count)
   local log = log_of(ARGV[at], ARGV[at + 1], ARGV[at + 2])
   if not log then
     return 'gone'
+  end
+  if log.is_late then
+    return 'error a later call has appended to the log'
   end
   local offset, time_ms = log.first + log.place, log.time_ms
   if log.place >= log.noted then

@@ -32,7 +32,7 @@ local partition, refusal = open_partition(meta, version)
 if refusal then
   return refusal
 end
-local INDEXED_EVERY, LOOK_AT_BYTES = 64, 4194304
+local INDEXED_EVERY, LOOK_AT, LOOK_AT_BYTES = 64, 100, 1048576
 local log = open_topic_log(partition.prefix, topic, number, generation)
 if not log then
   return {'ok', 'gone'}
@@ -46,15 +46,15 @@ local last = log.behind
 if earlier or log.start == 0 then
   last = math.min(log.behind, behind_earlier + INDEXED_EVERY)
 end
-local count = entries_within(log, LOOK_AT_BYTES)
-for _, entry in ipairs(redis.call('XRANGE', log.stream, entry_of(at), '+', 'COUNT', count)) do
-  if at >= last then
-    break
+local left, bytes_left = LOOK_AT, LOOK_AT_BYTES
+while at < last and left > 0 and bytes_left > 0 do
+  for _, entry in ipairs(next_entries(log, at, math.min(left, last - at), bytes_left)) do
+    local record = entry[2][2]
+    if times_of(record) >= wanted_ms then
+      return {'ok', 'found', at}
+    end
+    at, left, bytes_left = at + 1, left - 1, bytes_left - #record
   end
-  if times_of(entry[2][2]) >= wanted_ms then
-    return {'ok', 'found', at}
-  end
-  at = at + 1
 end
 if at < last then
   return {'ok', 'more', at}

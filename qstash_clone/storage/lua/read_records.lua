@@ -15,7 +15,7 @@ RETURNS
   {"ok", log, ...}   one per log wanted: {first offset that exists, next offset, offset of the first record, {record, ...}},
                      {} if the topic was deleted, or {"error <text>"}
   {"no_store"} | {"version", stored version}
-COST  O(logs + max_records), and the bytes read: at most max_bytes and one record more
+COST  O(logs + max_records), and the bytes read: at most max_bytes, and ten records more for each log
 ]]
 --@include partition
 --@include topic
@@ -33,9 +33,7 @@ local is_first = true
 local function read_on(log, records, bytes)
   records, bytes = math.min(records, records_left), math.min(bytes, bytes_left)
   while records > 0 and log.at < log.behind and (bytes > 0 or is_first) do
-    local count = math.min(records, entries_within(log, bytes))
-    local entries = redis.call('XRANGE', log.stream, entry_of(log.at), '+', 'COUNT', count)
-    for _, entry in ipairs(entries) do
+    for _, entry in ipairs(next_entries(log, log.at, records, bytes)) do
       local record = entry[2][2]
       if #record > bytes and not is_first then
         return

@@ -42,9 +42,10 @@ end
 if revision ~= expected then
   return {'changed'}
 end
-if revision > 0 then
-  -- A write that Redis allows when it is full, and after it the others are allowed too: what is stored can be read on.
-  redis.call('PERSIST', group)
+if head ~= '' then
+  -- A write of the kind that frees memory comes first (no group is called ''): then Redis lets those behind it pass at
+  -- its memory limit, and a group that is there reads on. A new one has to wait.
+  redis.call('ZREM', live, '')
 end
 redis.call('SET', group, struct.pack('>I8', expected + 1) .. writer .. encoded, 'PX', keep_ms)
 redis.call('ZADD', groups, partition.real_ms + keep_ms, name)

@@ -7,14 +7,14 @@ KEYS
   1  meta  hash  description of the partition
 ARGV
   1  version    int
-  2  max_bytes  int  of records to look at in each log; more is for the next call
+  2  max_bytes  int  of records to drop from each log, and one to look at; more is for the next call
   3+ wanted     five each: topic, number of its partition, generation of the topic, retention in ms, in bytes; -1 is none
 DERIVES  state, stream and index of each log
 RETURNS
-  {"ok", dropped, unfinished, error, ...}   records dropped, how many logs may have more to drop, and what is wrong with
-                                            logs that were left alone
+  {"ok", dropped, {place, ...}, error, ...}   records dropped, which of the logs (from 0) may have more to drop, and what
+                                              is wrong with logs that were left alone
   {"no_store"} | {"version", stored version}
-COST  O(logs), and the records looked at: at most 100 of each log
+COST  O(logs), the first record of each, and the records dropped: at most 100 of each log
 ]]
 --@include partition
 --@include topic
@@ -25,8 +25,8 @@ local partition, refusal = open_partition(meta, version)
 if refusal then
   return refusal
 end
-local WANTED_ARGUMENTS = 5
-local dropped, unfinished = 0, 0
+local WANTED_ARGUMENTS, MAX_DROPPED = 5, 100
+local dropped, unfinished = 0, {}
 
 -- Entries of records that were dropped.
 local function shorten_index(log)
@@ -39,19 +39,34 @@ local function shorten_index(log)
   end
 end
 
-local function trim(log, retention_ms, retention_bytes)
-  local oldest_ms = retention_ms < 0 and -1 or partition.now_ms - retention_ms
-  local entries = redis.call('XRANGE', log.stream, '-', '+', 'COUNT', entries_within(log, max_bytes))
-  local before = log.start
-  for _, entry in ipairs(entries) do
-    local record = entry[2][2]
-    local time_ms, append_ms = times_of(record)
-    local is_old = math.max(time_ms, append_ms) < oldest_ms
-    if not (is_old or (retention_bytes >= 0 and log.bytes > retention_bytes)) then
-      break
+-- Moves the start of a log behind what has to go. Returns whether there may be more of that.
+local function pass_over(log, oldest_ms, retention_bytes)
+  local left, bytes_left, together = MAX_DROPPED, max_bytes, 1
+  while log.start < log.behind do
+    if left == 0 or bytes_left <= 0 then
+      return true
     end
-    log.start, log.bytes = log.start + 1, log.bytes - #record
+    for _, entry in ipairs(next_entries(log, log.start, math.min(left, together), bytes_left)) do
+      local record = entry[2][2]
+      local time_ms, append_ms = times_of(record)
+      local is_old = math.max(time_ms, append_ms) < oldest_ms
+      if not (is_old or (retention_bytes >= 0 and log.bytes > retention_bytes)) then
+        return false
+      end
+      log.start, log.bytes = log.start + 1, log.bytes - #record
+      left, bytes_left = left - 1, bytes_left - #record
+    end
+    -- In most logs nothing has to go, which their first record shows.
+    together = left
   end
+  return false
+end
+
+-- Returns whether there may be more to drop.
+local function trim(log, retention_ms, retention_bytes)
+  local before = log.start
+  local oldest_ms = retention_ms < 0 and -1 or partition.now_ms - retention_ms
+  local has_more = pass_over(log, oldest_ms, retention_bytes)
   if log.start > before then
     redis.call('EXISTS', log.index)
     redis.call('XTRIM', log.stream, 'MINID', entry_of(log.start))
@@ -59,22 +74,22 @@ local function trim(log, retention_ms, retention_bytes)
     shorten_index(log)
   end
   dropped = dropped + log.start - before
-  unfinished = unfinished + (log.start - before == #entries and #entries > 0 and 1 or 0)
+  return has_more
 end
 
 local function trim_log(at)
   local log = open_topic_log(partition.prefix, ARGV[at], ARGV[at + 1], ARGV[at + 2])
-  if log and log.behind > log.start then
-    trim(log, tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4]))
+  if log and trim(log, tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4])) then
+    unfinished[#unfinished + 1] = (at - first) / WANTED_ARGUMENTS
   end
 end
 
-local reply = {'ok', 0, 0}
+local reply = {'ok', 0, unfinished}
 for at = first, #ARGV, WANTED_ARGUMENTS do
   local done, problem = pcall(trim_log, at)
   if not done then
     reply[#reply + 1] = error_text(problem)
   end
 end
-reply[2], reply[3] = dropped, unfinished
+reply[2] = dropped
 return reply
