@@ -146,7 +146,7 @@ async def test_payloads_are_stored_as_their_type_says(
     assert answer.json()["key"] == answer.json()["value"] == {"type": payload["type"].lower()}
     (record,) = await stored_records(store, "orders")
     assert (record.key, record.value) == (stored, stored)
-    assert answer.json()["partition_id"] == partition_of_key(stored, 4)
+    assert answer.json()["partition_id"] == await partition_of_key(stored, 4)
 
 
 async def test_json_in_its_place_keeps_its_numbers_and_escapes(client: httpx.AsyncClient, store: Store) -> None:
