@@ -149,7 +149,7 @@ def _checked_url(option: str, text: str) -> str:
     except httpx.InvalidURL:
         url = httpx.URL()
     if url.scheme not in ("http", "https") or not url.host or url.query or url.fragment:
-        raise ConfigurationError(f"{option}: give the address of a service, such as https://qstash.upstash.io.")
+        raise ConfigurationError(f"{option}: give the address of a service, such as http://127.0.0.1:8080.")
     if url.userinfo:
         raise ConfigurationError(f"{option}: the address must not have a user and a password in it.")
     return str(url).rstrip("/")

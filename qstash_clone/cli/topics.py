@@ -23,7 +23,7 @@ def run(parsed: argparse.Namespace, layers: Sequence[Layer]) -> int:
     fields = {field: value for field in FIELDS if (value := getattr(parsed, field)) is not None}
     if (parsed.topic is None) != (parsed.action == "list"):
         raise ConfigurationError(
-            f"topics {parsed.action}: " + ("name a topic." if parsed.topic is None else "no topic.")
+            f"topics {parsed.action}: " + ("name a topic." if parsed.topic is None else "it takes no topic.")
         )
     if fields and parsed.action not in ("create", "change"):
         raise ConfigurationError(f"topics {parsed.action}: a configuration can be given to create and change only.")
@@ -69,7 +69,7 @@ def _shown(topic: dict[str, Any]) -> str:
         "without a limit of size"
         if topic["retentionBytes"] < 0
         else f"at most {topic['retentionBytes']} bytes in a partition",
-        f"timestamps of {topic['timestampType']}",
+        f"timestamp type {topic['timestampType']}",
     ]
     lines = [f"{topic['name']}  {_counted(topic['partitions'])}, " + ", ".join(limits)]
     lines += [f"  partition {log['partition']}: offsets {log['start']} to {log['end']}" for log in topic["logs"]]

@@ -71,7 +71,7 @@ class RedisSchemaStore:
 
     async def replace_subject(self, subject: str, expected: Versions, wanted: Versions) -> bool:
         reply, _ = await self._access.runner.run(
-            "replace_entry", [self._subjects], [subject, _encode(expected), _encode(wanted)]
+            "replace_entry", [self._subjects], [subject, _encode(expected), _encode(wanted), 0]
         )
         if reply[0] != b"ok":
             return False

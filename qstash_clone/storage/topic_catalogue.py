@@ -167,7 +167,8 @@ class TopicCatalogue:
 
     async def _replace(self, name: str, expected: bytes, wanted: StoredTopic | None) -> bool:
         """Whether the entry was the expected one and is the wanted one now."""
-        args: Sequence[Argument] = [name, expected, b"" if wanted is None else encode_topic(wanted)]
+        # Deleting a topic, and keeping less of it, begins with a change of its entry: it must be possible without room.
+        args: Sequence[Argument] = [name, expected, b"" if wanted is None else encode_topic(wanted), 1]
         reply, _ = await self._access.runner.run("replace_entry", [self._topics_key], args)
         return reply[0] == b"ok"
 

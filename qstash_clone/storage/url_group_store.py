@@ -54,7 +54,7 @@ class RedisUrlGroupStore:
             expected, wanted = encoded or b"", b"" if group is None else _encode(group)
             if wanted == expected:
                 return group
-            reply, _ = await self._runner.run("replace_entry", [self._key], [name, expected, wanted])
+            reply, _ = await self._runner.run("replace_entry", [self._key], [name, expected, wanted, 0])
             if reply[0] == b"ok":
                 return group
         raise StorageUnavailable(f"The URL group {name[:100]} is changed by too many others at once.")

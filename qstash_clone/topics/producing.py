@@ -10,7 +10,7 @@ from qstash_clone.errors import BodyTooLarge, InvalidRequest, NotFound, StorageE
 from qstash_clone.observability import RECORDS_PRODUCED
 from qstash_clone.topics.interface import TopicGone, TopicStores
 from qstash_clone.topics.partitioning import SLICE_BYTES, partition_of_key
-from qstash_clone.topics.records import Record, Topic, TopicConfig, is_topic_name
+from qstash_clone.topics.records import NAME_RULE, Record, Topic, TopicConfig, is_topic_name
 
 _HEADER_BYTES: Final = 10
 _RECORD_BYTES: Final = 70
@@ -108,7 +108,7 @@ class Producer:
     async def _look_up(self, name: str) -> Topic | None:
         """None: it may be created."""
         if not is_topic_name(name):
-            raise InvalidRequest(f"topic: {name[:100]!r} is no name of a topic: use 1 to 249 of A-Z a-z 0-9 . _ -")
+            raise InvalidRequest(f"topic: {name[:100]!r} is no name of a topic: {NAME_RULE}")
         topic = await self._stores.topics.get_topic(name)
         if topic is None and not self._auto_create_topics:
             raise NotFound(f"topic {name} does not exist")

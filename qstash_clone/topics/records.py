@@ -87,6 +87,8 @@ class Appended(msgspec.Struct, frozen=True):
 
 _NAME_CHARACTERS: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
 MAX_NAME_CHARACTERS: Final = 249
+NAME_RULE: Final = f"use 1 to {MAX_NAME_CHARACTERS} of A-Z a-z 0-9 . _ - (and more than . or ..)"
+"""What is told to those who send another name."""
 
 
 def is_topic_name(text: str) -> bool:

@@ -288,6 +288,7 @@ async def test_400_for_a_topic_that_cannot_be(client: httpx.AsyncClient, topic: 
     answer = await client.post(f"/topics/{topic}/records", content=b"x", headers={"content-type": "text/plain"})
     assert (answer.status_code, "topic" in answer.json()["error"]) == (400, False)
     assert "topic_name" in answer.json()["message"]
+    assert answer.json()["message"].endswith("use 1 to 249 of A-Z a-z 0-9 . _ - (and more than . or ..)")
 
 
 async def test_403(settings: Settings, store: Store) -> None:

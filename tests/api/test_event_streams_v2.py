@@ -292,7 +292,8 @@ async def test_a_key_has_4096_bytes_at_most(client: httpx.AsyncClient, store: St
 @pytest.mark.parametrize(
     ("body", "code", "target", "message"),
     [
-        (b"", "invalid_json", None, "the body is not JSON"),
+        (b"", "invalid_json", None, "the body is empty"),
+        (b" \r\n", "invalid_json", None, "the body is empty"),
         (b"{", "invalid_json", None, "the body is not JSON"),
         (b'{"value":{"type":"text","data":"x"},}', "invalid_json", None, "the body is not JSON"),
         (b"[]", "invalid_json", None, "the body must be a JSON object"),

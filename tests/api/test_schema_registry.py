@@ -156,6 +156,11 @@ async def test_what_is_no_request_is_refused(registry: httpx.AsyncClient, body: 
     refused(await registry.put("/config", content=body), 422, 422)
 
 
+@pytest.mark.parametrize("body", [b"", b" \n"])
+async def test_an_empty_body_is_called_so(registry: httpx.AsyncClient, body: bytes) -> None:
+    assert refused(await registry.post("/subjects/s", content=body), 422, 422) == "the body is empty"
+
+
 async def test_a_body_has_a_limit(registry: httpx.AsyncClient) -> None:
     refused(await registry.post("/subjects/s/versions", content=b" " * (1024 * 1024 + 1)), 413, 413)
 

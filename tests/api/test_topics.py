@@ -55,7 +55,7 @@ async def test_without_a_body_it_has_the_defaults_and_again_is_no_mistake(client
         ('{"partitions": "4"}', "partitions"),
         ('{"partitions": 1.5}', "partitions"),
         ('{"retentionMs": -2}', "retentionMs"),
-        ('{"timestampType": "never"}', "timestampType"),
+        ('{"timestampType": "never"}', "`$.timestampType`: create or append"),
         ('{"cleanupPolicy": "compact"}', "cleanupPolicy"),
         ("[]", "object"),
         ("{", "not JSON"),

@@ -63,6 +63,14 @@ def test_files_that_are_named_exist(page: Path) -> None:
 
 
 @every_page
+def test_addresses_with_a_query_are_quoted(page: Path) -> None:
+    """In zsh, which macOS has, a question mark outside of quotes is a pattern: the command ends before it begins."""
+    blocks = re.findall(r"^ *```sh\n(.*?)^ *```", page.read_text(), re.DOTALL | re.MULTILINE)
+    bare = [re.sub(r"""'[^']*'|"(?:\\.|[^"\\])*\"""", "''", block) for block in blocks]
+    assert [address for block in bare for address in re.findall(r"(?:https?://|\$\w+/)\S*[?&*]\S*", block)] == []
+
+
+@every_page
 def test_settings_that_are_named_exist(page: Path) -> None:
     named = set(re.findall(rf"\b{PREFIX}[A-Z0-9_]*[A-Z0-9]", page.read_text()))
     assert named <= KNOWN

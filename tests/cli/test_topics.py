@@ -1,12 +1,14 @@
 """`qstash-clone topics` against a real service."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from qstash_clone import cli
+from qstash_clone.cli.topic_arguments import TIMESTAMP_TYPES
 from qstash_clone.settings import PREFIX, Settings
+from qstash_clone.topics.records import TimestampType
 from tests.conftest import CURRENT_KEY, NEXT_KEY
 from tests.support.processes import System
 
@@ -51,14 +53,14 @@ def test_a_topic_lives(run: Run) -> None:
     assert (code, lines) == (
         0,
         [
-            "orders  2 partitions, records stay 60000 ms, without a limit of size, timestamps of create",
+            "orders  2 partitions, records stay 60000 ms, without a limit of size, timestamp type create",
             "  partition 0: offsets 0 to 0",
             "  partition 1: offsets 0 to 0",
         ],
     )
     assert run("create", "orders", "--partitions", "2", "--retention-ms", "60000")[0] == 0
     code, lines, _ = run("change", "orders", "--partitions", "3", "--retention-ms", "-1", "--retention-bytes", "5")
-    shown = "orders  3 partitions, records stay for ever, at most 5 bytes in a partition, timestamps of create"
+    shown = "orders  3 partitions, records stay for ever, at most 5 bytes in a partition, timestamp type create"
     assert (code, lines[0], len(lines)) == (0, shown, 4)
     assert run("describe", "orders")[1] == lines
     assert run("list")[1] == ["orders  3 partitions"]
@@ -74,7 +76,8 @@ def test_a_topic_lives(run: Run) -> None:
         (("create", "a b"), 1, "no name of a topic"),
         (("create", "x", "--partitions", "0"), 1, "partitions"),
         (("create",), 2, "name a topic"),
-        (("list", "x"), 2, "no topic"),
+        (("list", "x"), 2, "takes no topic"),
+        (("list", "--url", "127.0.0.1:8080"), 2, "such as http://127.0.0.1:8080"),
         (("delete", "x", "--partitions", "1"), 2, "to create and change only"),
         (("change", "x"), 2, "say what is to be changed"),
         (("list", "--url", "http://127.0.0.1:1"), 1, "cannot be reached"),
@@ -85,6 +88,24 @@ def test_mistakes(run: Run, arguments: tuple[str, ...], code: int, complaint: st
     assert (found, lines) == (code, [])
     assert complaint in error
     assert run("list")[1] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ([], "required: {list,describe,create,change,delete}"),
+        (["create", "x", "--timestamp-type", "now"], "'create', 'append'"),
+    ],
+)
+def test_what_can_be_given_is_said(capsys: pytest.CaptureFixture[str], arguments: list[str], complaint: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["topics", *arguments])
+    assert ended.value.code == 2
+    assert complaint in capsys.readouterr().err
+
+
+def test_types_of_timestamps_are_those_of_topics() -> None:
+    assert get_args(TimestampType) == TIMESTAMP_TYPES
 
 
 def test_the_token(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

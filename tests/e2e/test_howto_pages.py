@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e import typescript_sdk
+from tests.support.client import Client
 from tests.support.processes import System
 from tests.support.receiver import Receiver
 
@@ -61,6 +62,9 @@ async def test_the_commands_of_the_quickstart(clocked: System, receiver: Receive
     await run("bash", "-c", STRICT_CURL + clean_up, system=clocked)
     for path, count in (("/first", 1), ("/second", 1), ("/charge", 1), ("/mail", 2), ("/crm", 2), ("/hello", 1)):
         await receiver.wait_for(count, path=path)
+    client = Client(clocked.url, clocked.settings)
+    assert sum(log["end"] for log in (await client.send("GET", "/topics/visits"))["logs"]) == 1
+    await client.send("DELETE", "/topics/visits")
 
 
 @pytest.mark.parametrize("page", ARRIVE)

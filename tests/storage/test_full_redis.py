@@ -12,6 +12,7 @@ from qstash_clone.settings import Settings
 from qstash_clone.storage.delivery_store import FLOW_IDLE_MS
 from qstash_clone.storage.interface import CancelResult, SettleResult
 from qstash_clone.storage.store import Store, open_store
+from qstash_clone.topics.records import Bounds, Record, TopicConfig
 from tests.storage.conftest import AgeLeases, Look, MoveClock, Opened
 from tests.support.lanes import KEY, QUEUE, enqueue
 from tests.support.messages import (
@@ -239,6 +240,32 @@ async def test_a_queue_is_deleted_while_others_wait_for_turns(store: Store, limi
     await limit.reach()
     assert await store.queues.delete_queue(QUEUE)
     assert look().lanes == {}
+
+
+async def test_topics_can_be_read_and_made_smaller(store: Store, limit: Limit) -> None:
+    """What frees memory, and consumer groups that are there already; not more records."""
+    config = TopicConfig(partitions=2)
+    topic = await store.topics.create_topic("orders", config)
+    await store.topics.append(topic, 0, [Record(bytes(1000))] * 10)
+    assert await store.groups.save_group("g", 0, b"one", keep_ms=60_000, live_ms=0)
+    await limit.reach()
+    with pytest.raises(StorageFull):
+        await store.topics.append(topic, 0, [Record(b"a")])
+    with pytest.raises(StorageFull):
+        await store.topics.create_topic("another", config)
+    with pytest.raises(StorageFull):
+        await store.groups.save_group("another", 0, b"one", keep_ms=60_000, live_ms=0)
+
+    assert await store.groups.save_group("g", 1, b"two and more", keep_ms=60_000, live_ms=60_000)
+    assert await store.groups.list_live_groups() == ["g"]
+    smaller = TopicConfig(partitions=2, retention_bytes=0)
+    topic = await store.topics.change_topic("orders", smaller)
+    assert (await store.topics.trim([(topic, 0)]))[0] == 10
+    assert await store.topics.read_bounds([(topic, 0)]) == [Bounds(10, 10)]
+    grown = await store.topics.change_topic("orders", TopicConfig(partitions=3, retention_bytes=0))
+    assert await store.topics.read_bounds([(grown, 2)]) == [Bounds(0, 0)]
+    assert await store.topics.delete_topic("orders")
+    assert await store.topics.list_topics() == []
 
 
 async def test_retention_goes_on_while_keys_are_in_use(

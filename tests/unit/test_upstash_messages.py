@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from qstash_clone.api.topics.upstash_messages import parse_messages
 from qstash_clone.errors import BodyTooLarge, InvalidRequest
 from qstash_clone.topics.producing import ToProduce
-from qstash_clone.topics.records import MAX_TIMESTAMP_MS, Record
+from qstash_clone.topics.records import MAX_TIMESTAMP_MS, NAME_RULE, Record
 
 
 def parse(body: str, topic: str | None = "t") -> list[ToProduce]:
@@ -101,9 +101,12 @@ def test_what_is_wrong_is_named(body: str, text: str) -> None:
         ('{"value":"no topic"}', "message 0: topic is required"),
         ('[{"topic":"a","value":"x"},{"topic":null,"value":"x"}]', "message 1: topic is required"),
         ('{"topic":1,"value":"x"}', "message 0: topic must be a string"),
-        ('[{"topic":"a","value":"x"},{"topic":"a b","value":"x"}]', "message 1: topic: 'a b' is no name of a topic"),
-        ('{"topic":"","value":"x"}', "message 0: topic: '' is no name of a topic"),
-        ('{"topic":"..","value":"x"}', "message 0: topic: '..' is no name of a topic"),
+        (
+            '[{"topic":"a","value":"x"},{"topic":"a b","value":"x"}]',
+            f"message 1: topic: 'a b' is no name of a topic: {NAME_RULE}",
+        ),
+        ('{"topic":"","value":"x"}', f"message 0: topic: '' is no name of a topic: {NAME_RULE}"),
+        ('{"topic":"..","value":"x"}', f"message 0: topic: '..' is no name of a topic: {NAME_RULE}"),
     ],
 )
 def test_each_message_names_its_topic(body: str, text: str) -> None:

@@ -58,6 +58,8 @@ def parse_record(body: bytes) -> RecordRequest:
     """The record in the body of a request. Raises `Refused`."""
     if body[:3] == _BYTE_ORDER_MARK:
         body = body[3:]
+    if not body or body.isspace():
+        raise Refused("invalid_json", "the body is empty")
     try:
         # The decoder looks at what it keeps only.
         body.decode()

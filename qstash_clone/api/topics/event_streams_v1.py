@@ -36,7 +36,7 @@ from qstash_clone.topics.avro_binary import check_binary
 from qstash_clone.topics.avro_data import Mismatch, read_json
 from qstash_clone.topics.avro_types import TooMuchWork
 from qstash_clone.topics.producing import Producer, ToProduce
-from qstash_clone.topics.records import Record, is_topic_name
+from qstash_clone.topics.records import NAME_RULE, Record, is_topic_name
 from qstash_clone.topics.schemas import NamedVersion, ParsedSchemas, SchemaRegistry, UnknownSubject, UnknownVersion
 
 MAX_URL_BYTES: Final = 10 * 1024
@@ -110,7 +110,7 @@ class EventStreamsV1:
         body = await self._read_body(call, kind)
         topic = decode(call.segments[0], "topic_name")
         if not is_topic_name(topic):
-            raise InvalidRequest(f"topic_name: {topic[:100]!r} is no name of a topic")
+            raise InvalidRequest(f"topic_name: {topic[:100]!r} is no name of a topic: {NAME_RULE}")
         key = _read_key(head)
         headers = parse_headers(first_value(head.query, "headers"))
         if kind == _JSON:

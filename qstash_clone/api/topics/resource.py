@@ -1,6 +1,6 @@
 """Topics as a resource: create, describe, grow, change and delete them; see docs/protocol/topics.md."""
 
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Final, TypeVar, get_args
 
 import msgspec
 from msgspec import Meta
@@ -16,6 +16,7 @@ from qstash_clone.topics.interface import TopicStores
 from qstash_clone.topics.records import (
     MAX_PARTITIONS,
     MAX_TIMESTAMP_MS,
+    NAME_RULE,
     TimestampType,
     Topic,
     TopicConfig,
@@ -114,7 +115,7 @@ class TopicResource:
 def _topic_of(call: Call, right: Right) -> str:
     name = decode(call.segments[0], "topic")
     if not is_topic_name(name):
-        raise InvalidRequest(f"topic: {name[:100]!r} is no name of a topic: use 1 to 249 of A-Z a-z 0-9 . _ -")
+        raise InvalidRequest(f"topic: {name[:100]!r} is no name of a topic: {NAME_RULE}")
     call.grant.check(right, name)
     return name
 
@@ -126,7 +127,9 @@ async def _wanted(call: Call) -> WantedConfig:
     try:
         return parse_json(body, _decoder)
     except msgspec.ValidationError as error:
-        raise InvalidRequest(f"the body is not a configuration: {error}") from None
+        # The decoder does not tell what the values are.
+        hint = f": {' or '.join(get_args(TimestampType))}" if "`$.timestampType`" in str(error) else ""
+        raise InvalidRequest(f"the body is not a configuration: {error}{hint}") from None
 
 
 def _changed(config: TopicConfig, wanted: WantedConfig) -> TopicConfig:

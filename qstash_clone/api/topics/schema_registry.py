@@ -349,6 +349,8 @@ async def _read_schema_request(call: Call) -> _SchemaRequest:
 
 
 def _decode_body(decoder: Any, body: bytes) -> Any:
+    if not body or body.isspace():
+        raise Unprocessable(422, "the body is empty")
     try:
         return decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -8,7 +8,7 @@ import msgspec
 from qstash_clone.api.topics.json_input import parse_json
 from qstash_clone.errors import BodyTooLarge, InvalidRequest
 from qstash_clone.topics.producing import ToProduce
-from qstash_clone.topics.records import MAX_TIMESTAMP_MS, Record, is_topic_name
+from qstash_clone.topics.records import MAX_TIMESTAMP_MS, NAME_RULE, Record, is_topic_name
 
 _T = TypeVar("_T")
 
@@ -70,7 +70,7 @@ def parse_messages(body: bytes, topic: str | None, max_messages: int) -> list[To
         illegal = {name for name in names if not is_topic_name(name)}
         if illegal:
             at = next(at for at, name in enumerate(names) if name in illegal)
-            raise InvalidRequest(f"message {at}: topic: {_shown(names[at])} is no name of a topic")
+            raise InvalidRequest(f"message {at}: topic: {_shown(names[at])} is no name of a topic: {NAME_RULE}")
     return [_to_produce(message, name) for message, name in zip(messages, names, strict=True)]
 
 

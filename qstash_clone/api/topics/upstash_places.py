@@ -10,7 +10,7 @@ from qstash_clone.api.topics.json_input import parse_json
 from qstash_clone.errors import InvalidRequest
 from qstash_clone.topics.groups import DEFAULT_SESSION_TIMEOUT_MS, InstanceSettings
 from qstash_clone.topics.reading import TopicOffset
-from qstash_clone.topics.records import MAX_TIMESTAMP_MS, Place, is_topic_name
+from qstash_clone.topics.records import MAX_TIMESTAMP_MS, NAME_RULE, Place, is_topic_name
 
 MAX_PLACES: Final = 1_000
 """Partitions in one request."""
@@ -154,7 +154,7 @@ def parse_settings(headers: Mapping[bytes, bytes]) -> InstanceSettings:
 def check_topic_name(name: str) -> None:
     """Raise `InvalidRequest` for what no topic can be called."""
     if not is_topic_name(name):
-        raise InvalidRequest(f"topic: {name[:100]!r} is no name of a topic: use 1 to 249 of A-Z a-z 0-9 . _ -")
+        raise InvalidRequest(f"topic: {name[:100]!r} is no name of a topic: {NAME_RULE}")
 
 
 def check_name(name: str, of: str) -> None:
