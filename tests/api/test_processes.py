@@ -198,9 +198,10 @@ async def test_a_redis_that_evicts_is_one_sentence(start: Start, processes: str)
     with contextlib.closing(_Stopping(server.start())):
         api = start(server.url, QSTASH_CLONE_PROCESSES=processes)
         assert await api.ended() == 78
-        said = api.close().splitlines()
+        # A process that is told to stop before it has looked at Redis says that it stops.
+        said = [line for line in api.close().splitlines() if not line.startswith("{")]
         assert said
-        assert all(line.startswith("qstash-clone api: Redis would evict messages") for line in said)
+        assert [line for line in said if not line.startswith("qstash-clone api: Redis would evict messages")] == []
 
 
 async def test_a_broken_supervisor_pipe_is_one_sentence(start: Start, redis_url: str) -> None:
