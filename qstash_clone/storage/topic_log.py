@@ -4,6 +4,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -41,8 +42,9 @@ class _Unit(msgspec.Struct, frozen=True):
     weight: int
 
 
+@lru_cache(maxsize=10_000)
 def log_partition(topic: str, number: int, partitions: int) -> int:
-    """The partition of the store in which a partition of a topic is."""
+    """The partition of the store in which a partition of a topic is; kept, because every append asks for it."""
     return lane_partition(f"t:{topic}:{number}", partitions)
 
 
