@@ -1,5 +1,6 @@
 """Drops the records of topics that are past their retention, a few logs at a time."""
 
+import logging
 import random
 from collections import deque
 from typing import Final
@@ -7,6 +8,8 @@ from typing import Final
 import msgspec
 
 from qstash_clone.clock import Clock
+from qstash_clone.errors import StorageError, StorageFull, StorageUnavailable, StoreIncompatible
+from qstash_clone.observability import TOPIC_LOG_DAMAGED, emit
 from qstash_clone.topics.interface import TopicRetention
 from qstash_clone.topics.records import Place, Topic
 from worker.health import Health
@@ -34,7 +37,18 @@ class TopicJanitorLoop(Loop[TrimReport]):
         """Had more to drop when they were last looked at. They wait for no round to end, and no round for them."""
 
     async def step(self) -> TrimReport:
-        """Drop one batch from some logs."""
+        """Drop one batch from some logs. A topic that this release cannot read is told and holds up retention, nothing
+        else: taken for a fault of the store, it would keep this worker from ever taking over what others left."""
+        try:
+            dropped = await self._trim_some()
+        except (StorageUnavailable, StorageFull, StoreIncompatible):
+            raise
+        except StorageError as error:
+            emit(TOPIC_LOG_DAMAGED, level=logging.ERROR, error=str(error))
+            return TrimReport(dropped=0, left=0)
+        return TrimReport(dropped=dropped, left=len(self._unseen) + len(self._unfinished))
+
+    async def _trim_some(self) -> int:
         if not self._unseen:
             await self._begin_round()
         places = _take(self._unfinished, LOGS_TOGETHER // 2)
@@ -47,7 +61,7 @@ class TopicJanitorLoop(Loop[TrimReport]):
                 logs.append((topic, number))
         dropped, unfinished = await self._topics.trim(logs) if logs else (0, ())
         self._unfinished.extend(Place(topic.name, number) for topic, number in unfinished)
-        return TrimReport(dropped=dropped, left=len(self._unseen) + len(self._unfinished))
+        return dropped
 
     async def _begin_round(self) -> None:
         topics = [topic for topic in await self._topics.list_topics() if _expires(topic)]

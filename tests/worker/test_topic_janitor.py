@@ -5,11 +5,13 @@ from typing import Any
 
 import pytest
 
+from qstash_clone.errors import StorageUnavailable
 from qstash_clone.settings import Settings
 from qstash_clone.storage import topic_log
-from qstash_clone.storage.keys import PartitionKeys
+from qstash_clone.storage.keys import PartitionKeys, topics_key
 from qstash_clone.topics.records import Bounds, Record, TopicConfig
 from tests.worker.rig import Rig
+from worker import topic_janitor
 from worker.janitor import BUSY_INTERVAL_MS, IDLE_INTERVAL_MS, JITTER
 from worker.topic_janitor import LOGS_TOGETHER, TrimReport
 
@@ -86,3 +88,28 @@ async def test_a_damaged_log_is_told_and_holds_up_nobody(
     assert len(told) == 1
     assert told[0].startswith("topic.log_damaged ")
     assert "orders:1" in told[0]
+
+
+async def test_a_topic_of_a_later_release_does_not_count_as_an_outage(
+    rig: Rig, settings: Settings, redis_client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the store seems to be away, a worker takes over nothing that others have left."""
+    told: list[str] = []
+
+    def tell(event: str, *, level: int, error: str) -> None:
+        told.append(f"{event} {error}")
+
+    monkeypatch.setattr(topic_janitor, "emit", tell)
+    await redis_client.hset(topics_key(settings.key_namespace), "orders", b"\xc1")
+    assert await rig.worker.loops.topic_janitor.step() == TrimReport(dropped=0, left=0)
+    assert len(told) == 1
+    assert told[0].startswith("topic.log_damaged The topic orders cannot be read")
+
+
+async def test_an_outage_is_one(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail() -> None:
+        raise StorageUnavailable("away")
+
+    monkeypatch.setattr(rig.real_store.topics, "list_topics", fail)
+    with pytest.raises(StorageUnavailable):
+        await rig.worker.loops.topic_janitor.step()
